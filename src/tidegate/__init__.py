@@ -1,0 +1,21 @@
+"""Tidegate: gated recurrent networks whose memory can be seen and steered."""
+
+from tidegate.gates import Trace, counterfactual, gradient_flow, trace
+from tidegate.nn import GRU, RNN, Dense, GRUCell, RNNCell, explain, init
+from tidegate.ops import Pins
+
+__version__ = "0.1.0"
+__all__ = [
+    "GRU",
+    "RNN",
+    "Dense",
+    "GRUCell",
+    "Pins",
+    "RNNCell",
+    "Trace",
+    "counterfactual",
+    "explain",
+    "gradient_flow",
+    "init",
+    "trace",
+]

@@ -1,0 +1,197 @@
+"""The equations of gated recurrence as plain PyTorch, one function per system: the specification of everything else.
+
+Every function here is short enough to read aloud, works for any floating dtype on any device, and is
+differentiable as often as you like. Kernels are tested against this file; where the two differ, the kernel is wrong.
+
+    dense layer        a(t) = g(Wax·x(t) + ba)
+    RNN                a(t) = g(Wax·x(t) + Waa·a(t-1) + ba)
+    update-only GRU    ã(t) = g(Wax·x(t) + Waa·a(t-1) + ba)         a(t) = Gu*ã(t) + (1-Gu)*a(t-1)
+    GRU, reset after   ã(t) = g(Wax·x(t) + Gr*(Waa·a(t-1)) + ba)    a(t) = Gu*ã(t) + (1-Gu)*a(t-1)
+    GRU, reset before  ã(t) = g(Wax·x(t) + Waa·(Gr*a(t-1)) + ba)    a(t) = Gu*ã(t) + (1-Gu)*a(t-1)
+
+with the update gate Gu = σ(Wxu·x(t) + Wau·a(t-1) + bu), where 1 writes and 0 holds (Chung et al. 2014), and the
+reset gate, which the notes call relevance gate, Gr = σ(Wxr·x(t) + War·a(t-1) + br), where 1 uses the past.
+Reset before is Cho et al. 2014.
+
+All functions take one step: `x` is (*B, I), `h_prev` is (*B, H), and so are the gates and the state they return.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import linear
+
+__all__ = [
+    "ACTIVATIONS",
+    "FREE",
+    "Activation",
+    "Affine",
+    "Pinned",
+    "Step",
+    "Weights",
+    "blend",
+    "dense",
+    "force",
+    "gru",
+    "gru_reset_before",
+    "rnn",
+    "update_only",
+]
+
+Activation = Callable[[Tensor], Tensor]
+
+#: The activations `g` that have a name, so that a configuration file can hold them.
+ACTIVATIONS: dict[str, Activation] = {
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+    "sigmoid": torch.sigmoid,
+    "identity": torch.clone,
+}
+
+
+class Affine(NamedTuple):
+    """The weights behind one gate, or behind the candidate: what it takes from the input and what from the past.
+
+    `bias_ih` is the notes' only bias; `bias_hh` belongs to the product with the past, as PyTorch stores it.
+    """
+
+    weight_ih: Float[Tensor, "H I"]
+    weight_hh: Float[Tensor, "H H"] | None = None
+    bias_ih: Float[Tensor, "H"] | None = None
+    bias_hh: Float[Tensor, "H"] | None = None
+
+    def from_input(self, x: Float[Tensor, "*B I"]) -> Float[Tensor, "*B H"]:
+        """`W·x + b`."""
+        return linear(x, self.weight_ih, self.bias_ih)
+
+    def from_past(self, h_prev: Float[Tensor, "*B H"]) -> Float[Tensor, "*B H"]:
+        """`W·a(t-1)`, and PyTorch's second bias where there is one; zeros for a layer without a past."""
+        return torch.zeros_like(h_prev) if self.weight_hh is None else linear(h_prev, self.weight_hh, self.bias_hh)
+
+
+class Weights(NamedTuple):
+    """The weights of one layer in the equations' own terms; a system without a gate has None for it."""
+
+    candidate: Affine
+    update: Affine | None = None
+    reset: Affine | None = None
+
+
+class Pinned(NamedTuple):
+    """Gate values forced at one step, each broadcastable to (*B, H): NaN leaves a gate free, None all of them."""
+
+    update: Float[Tensor, "..."] | None = None
+    reset: Float[Tensor, "..."] | None = None
+
+
+FREE = Pinned()
+
+
+class Step(NamedTuple):
+    """What one step computes: `Gu`, `Gr`, `ã(t)` and `a(t)`, each (*B, H)."""
+
+    update: Float[Tensor, "*B H"]
+    reset: Float[Tensor, "*B H"]
+    candidate: Float[Tensor, "*B H"]
+    hidden: Float[Tensor, "*B H"]
+
+
+def dense(
+    x: Float[Tensor, "*B I"],
+    h_prev: Float[Tensor, "*B H"],
+    weights: Weights,
+    activation: Activation = torch.tanh,
+    pinned: Pinned = FREE,
+) -> Step:
+    """A dense layer, `a(t) = g(Wax·x(t) + ba)`: always writes (`Gu=1`), never looks back (`Gr=0`)."""
+    update = force(torch.ones_like(h_prev), pinned.update)
+    reset = torch.zeros_like(h_prev)
+    candidate = activation(weights.candidate.from_input(x))
+    return Step(update, reset, candidate, blend(update, candidate, h_prev))
+
+
+def rnn(
+    x: Float[Tensor, "*B I"],
+    h_prev: Float[Tensor, "*B H"],
+    weights: Weights,
+    activation: Activation = torch.tanh,
+    pinned: Pinned = FREE,
+) -> Step:
+    """An RNN, `a(t) = g(Wax·x(t) + Waa·a(t-1) + ba)`: always writes (`Gu=1`), always looks back (`Gr=1`)."""
+    update = force(torch.ones_like(h_prev), pinned.update)
+    reset = force(torch.ones_like(h_prev), pinned.reset)
+    candidate = activation(_add_past(weights.candidate.from_input(x), reset, weights.candidate.from_past(h_prev)))
+    return Step(update, reset, candidate, blend(update, candidate, h_prev))
+
+
+def update_only(
+    x: Float[Tensor, "*B I"],
+    h_prev: Float[Tensor, "*B H"],
+    weights: Weights,
+    activation: Activation = torch.tanh,
+    pinned: Pinned = FREE,
+) -> Step:
+    """An update-only GRU: `ã(t) = g(Wax·x(t) + Waa·a(t-1) + ba)`, `a(t) = Gu*ã(t) + (1-Gu)*a(t-1)`."""
+    update = force(_gate(x, h_prev, weights.update), pinned.update)
+    reset = force(torch.ones_like(h_prev), pinned.reset)
+    candidate = activation(_add_past(weights.candidate.from_input(x), reset, weights.candidate.from_past(h_prev)))
+    return Step(update, reset, candidate, blend(update, candidate, h_prev))
+
+
+def gru(
+    x: Float[Tensor, "*B I"],
+    h_prev: Float[Tensor, "*B H"],
+    weights: Weights,
+    activation: Activation = torch.tanh,
+    pinned: Pinned = FREE,
+) -> Step:
+    """A GRU that resets after the product: `ã(t) = g(Wax·x(t) + Gr*(Waa·a(t-1)) + ba)`, as `torch.nn.GRU`."""
+    update = force(_gate(x, h_prev, weights.update), pinned.update)
+    reset = force(_gate(x, h_prev, weights.reset), pinned.reset)
+    candidate = activation(_add_past(weights.candidate.from_input(x), reset, weights.candidate.from_past(h_prev)))
+    return Step(update, reset, candidate, blend(update, candidate, h_prev))
+
+
+def gru_reset_before(
+    x: Float[Tensor, "*B I"],
+    h_prev: Float[Tensor, "*B H"],
+    weights: Weights,
+    activation: Activation = torch.tanh,
+    pinned: Pinned = FREE,
+) -> Step:
+    """A GRU that resets before the product: `ã(t) = g(Wax·x(t) + Waa·(Gr*a(t-1)) + ba)` (Cho et al. 2014)."""
+    update = force(_gate(x, h_prev, weights.update), pinned.update)
+    reset = force(_gate(x, h_prev, weights.reset), pinned.reset)
+    relevant = torch.where(reset == 0, 0, reset * h_prev)
+    candidate = activation(weights.candidate.from_input(x) + weights.candidate.from_past(relevant))
+    return Step(update, reset, candidate, blend(update, candidate, h_prev))
+
+
+def blend(
+    update: Float[Tensor, "*B H"], candidate: Float[Tensor, "*B H"], h_prev: Float[Tensor, "*B H"]
+) -> Float[Tensor, "*B H"]:
+    """`a(t) = Gu*ã(t) + (1-Gu)*a(t-1)`; at 0 and 1 one side passes to the bit, whatever the other holds (NaN too)."""
+    mixed = update * candidate + (1 - update) * h_prev
+    return torch.where(update == 0, h_prev, torch.where(update == 1, candidate, mixed))
+
+
+def force(gate: Float[Tensor, "*B H"], pin: Float[Tensor, "..."] | None) -> Float[Tensor, "*B H"]:
+    """The gate, with the pinned value wherever `pin` is not NaN."""
+    return gate if pin is None else torch.where(torch.isnan(pin), gate, pin)
+
+
+def _gate(x: Float[Tensor, "*B I"], h_prev: Float[Tensor, "*B H"], weights: Affine | None) -> Float[Tensor, "*B H"]:
+    """`G = σ(W·x(t) + W·a(t-1) + b)`."""
+    if weights is None:
+        raise ValueError("this system needs the weights of both of its gates; one of them is None")
+    return torch.sigmoid(weights.from_input(x) + weights.from_past(h_prev))
+
+
+def _add_past(
+    from_input: Float[Tensor, "*B H"], reset: Float[Tensor, "*B H"], from_past: Float[Tensor, "*B H"]
+) -> Float[Tensor, "*B H"]:
+    """`Wax·x(t) + ba + Gr*(Waa·a(t-1))`; a reset gate at 0 leaves the input's part untouched, to the bit."""
+    return torch.where(reset == 0, from_input, from_input + reset * from_past)

@@ -1,0 +1,163 @@
+"""GRU and RNN over whole sequences: torch.nn's classes with variants, masks and pins."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from tidegate.equations import Activation
+from tidegate.nn.run import run
+from tidegate.nn.spec import Recurrent
+from tidegate.ops.backends import check_backend
+from tidegate.ops.checks import check_activation
+from tidegate.ops.functional import Reset, system_of
+from tidegate.ops.pins import Pins
+
+__all__ = ["GRU", "RNN"]
+
+
+class _Layers(Recurrent, torch.nn.RNNBase):
+    """What GRU and RNN share: one forward, a learned initial state, and a printed form."""
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: Tensor | None = None,
+        *,
+        lengths: Tensor | Iterable[int] | None = None,
+        mask: Tensor | None = None,
+        pins: Pins | Iterable[Pins] | None = None,
+    ) -> tuple[Tensor | PackedSequence, Tensor]:
+        """Run the sequences.
+
+        Args:
+            input: (T, B, I), or (B, T, I) with `batch_first`, or (T, I) unbatched, or a `PackedSequence`.
+            hx: the initial state `h_0`, (L*D, B, H) or, unbatched, (L*D, H); zeros, or the learned one, if not given.
+            lengths: (B,) ints in 0..T. Each sequence ends there: the output after it is zero, `h_n` is the state at
+                its own last step, and a backward direction starts from it.
+            mask: bool, with the input's first axes: (T, B), (B, T) or (T,). False holds the state at that step
+                (`Gu=0`); the input there is not looked at, so it may be anything.
+            pins: gates forced to a value; see `Pins`. Later pins lie on top of earlier ones.
+
+        Returns:
+            `output`, the last layer's states in the form of the input, (T, B, D*H) or as above, and `h_n`, the final
+            states (L*D, B, H) or (L*D, H).
+
+        Raises:
+            InputValueError, InputTypeError: an argument has the wrong shape, value, dtype or device.
+            BackendError: the layer's backend cannot run this call.
+        """
+        ran = run(self, input, hx, lengths=lengths, mask=mask, pins=pins)
+        return ran.output, ran.h_n
+
+    def flatten_parameters(self) -> None:
+        """Nothing to do: only cuDNN needs its weights in one piece."""
+
+    def extra_repr(self) -> str:
+        """torch.nn's, and what differs from torch.nn's."""
+        own = "" if self.backend == "auto" else f", backend={self.backend!r}"
+        return super().extra_repr() + ("" if self.h_0 is None else ", learn_h_0=True") + own
+
+    def _finish(self, learn_h_0: bool, backend: str) -> None:
+        """Set what both constructors share, once torch.nn's own has run."""
+        check_backend(backend)
+        self.backend = backend
+        states = self.num_layers * (2 if self.bidirectional else 1)
+        like = self.weight_ih_l0
+        assert isinstance(like, Tensor)
+        learned = torch.nn.Parameter(like.detach().new_zeros(states, self.hidden_size)) if learn_h_0 else None
+        self.register_parameter("h_0", learned)
+
+
+class GRU(_Layers, torch.nn.GRU):  # type: ignore[misc]  # one forward with more keywords, for two overloads
+    """A stack of gated recurrent units (Chung et al. 2014): `torch.nn.GRU`, to look into and to steer.
+
+        Gu = σ(Wxu·x(t) + Wau·a(t-1) + bu)    update gate: 1 writes, 0 holds
+        Gr = σ(Wxr·x(t) + War·a(t-1) + br)    reset (relevance) gate: 1 uses the past
+        ã(t) = g(Wax·x(t) + Gr*(Waa·a(t-1)) + ba)
+        a(t) = Gu*ã(t) + (1-Gu)*a(t-1)
+
+    Positional arguments, parameter names, shapes and initialisation are `torch.nn.GRU`'s; a state_dict goes both ways.
+
+    Args:
+        reset: "after" the product, as above and in torch.nn; "before" it, `ã = g(Wax·x + Waa·(Gr*a) + ba)` (Cho et al.
+            2014); None for the update-only GRU, whose weights lack the reset rows: (2*H, ·) instead of (3*H, ·).
+        activation: `g`: "tanh", "relu", "sigmoid", "identity" or a function of a tensor.
+        learn_h_0: add a parameter `h_0` (L*D, H), zero at first, that is the initial state where none is given.
+        backend: "auto", or the name of the one to use.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        reset: Reset = "after",
+        activation: str | Activation = "tanh",
+        learn_h_0: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        system = system_of(reset)
+        check_activation("activation", activation)
+        sizes = (input_size, hidden_size, num_layers)
+        super().__init__(*sizes, bias, batch_first, dropout, bidirectional, device=device, dtype=dtype)
+        self.system, self.reset, self.activation = system, reset, activation
+        if reset is None:
+            for name in self._flat_weights_names:
+                full = getattr(self, name).detach()
+                setattr(self, name, torch.nn.Parameter(full[self.hidden_size :].clone()))
+        self._finish(learn_h_0, backend)
+
+    def extra_repr(self) -> str:
+        """torch.nn's, and what differs from torch.nn's."""
+        reset = "" if self.reset == "after" else f", reset={self.reset!r}"
+        return super().extra_repr() + reset + ("" if self.activation == "tanh" else f", activation={self.activation!r}")
+
+
+class RNN(_Layers, torch.nn.RNN):  # type: ignore[misc]  # as GRU
+    """A stack of recurrent layers without gates, `a(t) = g(Wax·x(t) + Waa·a(t-1) + ba)`: `torch.nn.RNN` to look into.
+
+    Positional arguments, parameter names, shapes and initialisation are `torch.nn.RNN`'s; a state_dict goes both ways.
+
+    Args:
+        activation: `g`: "tanh", "relu", "sigmoid", "identity" or a function of a tensor; if None, torch.nn's
+            `nonlinearity`.
+        learn_h_0: add a parameter `h_0` (L*D, H), zero at first, that is the initial state where none is given.
+        backend: "auto", or the name of the one to use.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        activation: str | Activation | None = None,
+        learn_h_0: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        sizes = (input_size, hidden_size, num_layers)
+        super().__init__(*sizes, nonlinearity, bias, batch_first, dropout, bidirectional, device=device, dtype=dtype)
+        self.system, self.activation = "rnn", self.nonlinearity if activation is None else activation
+        check_activation("activation", self.activation)
+        self._finish(learn_h_0, backend)
+
+    def extra_repr(self) -> str:
+        """torch.nn's, and what differs from torch.nn's."""
+        plain = self.activation == self.nonlinearity
+        return super().extra_repr() + ("" if plain else f", activation={self.activation!r}")

@@ -1,0 +1,122 @@
+"""Run a recurrent module: read its input, stack its layers and directions, give the output back in the input's form."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout
+from torch.nn.utils.rnn import PackedSequence
+
+from tidegate import ops
+from tidegate.errors import InputTypeError, InputValueError
+from tidegate.nn.inputs import Sequences, read_inputs
+from tidegate.nn.spec import Spec, describe
+from tidegate.ops.call import Call, Steps
+from tidegate.ops.pins import Pins, resolve
+
+__all__ = ["Ran", "Record", "explain", "read_pins", "run"]
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """One layer in one direction, as it ran: what the backend was given, and what it gave."""
+
+    call: Call
+    steps: Steps
+
+
+@dataclass(frozen=True, eq=False)
+class Ran:
+    """What a module returned, and a `Record` for each direction of each layer."""
+
+    output: Tensor | PackedSequence
+    h_n: Tensor
+    layers: tuple[tuple[Record, ...], ...]
+
+
+def run(
+    module: nn.Module,
+    input: Tensor | PackedSequence,
+    hx: Tensor | None = None,
+    *,
+    lengths: Tensor | Iterable[int] | None = None,
+    mask: Tensor | None = None,
+    pins: Pins | Iterable[Pins] | None = None,
+    gates: bool = False,
+) -> Ran:
+    """Run a recurrent layer with the arguments of its `forward`; a cell is unrolled over an input of (T, B, I)."""
+    spec = describe(module)
+    sequences = read_inputs(spec, input, hx, lengths=lengths, mask=mask)
+    pins = read_pins(spec, pins)
+    x, finals, layers = sequences.x, [], []
+    for depth in range(len(spec.weights)):
+        if depth and spec.dropout > 0:
+            x = dropout(x, spec.dropout, training=True)
+        calls = _calls(spec, sequences, depth, x, pins, gates)
+        records = tuple(Record(call, ops.run(call, spec.backend)) for call in calls)
+        layers.append(records)
+        finals += [record.steps.hidden[0 if record.call.reverse else -1] for record in records]
+        outputs = [record.steps.hidden for record in records]
+        x = torch.cat(outputs, -1) if len(outputs) > 1 else outputs[0]
+    return Ran(sequences.restore_output(x), sequences.restore_state(torch.stack(finals)), tuple(layers))
+
+
+def explain(
+    module: nn.Module,
+    input: Tensor | PackedSequence,
+    hx: Tensor | None = None,
+    *,
+    lengths: Tensor | Iterable[int] | None = None,
+    mask: Tensor | None = None,
+    pins: Pins | Iterable[Pins] | None = None,
+) -> str:
+    """Which backend each layer of `module` runs on for this input, and why: one line a layer. Nothing is computed."""
+    spec = describe(module)
+    sequences = read_inputs(spec, input, hx, lengths=lengths, mask=mask)
+    pins = read_pins(spec, pins)
+    lines = []
+    for depth in range(len(spec.weights)):
+        inner = sequences.x.new_empty(*sequences.x.shape[:2], spec.directions * spec.hidden_size)
+        for call in _calls(spec, sequences, depth, inner if depth else sequences.x, pins, gates=False):
+            choice = ops.choose(call, spec.backend)
+            way = ", backward" if call.reverse else ""
+            lines.append(f"layer {depth}{way}: {choice.backend} ({choice.reason})")
+    return "\n".join(lines)
+
+
+def read_pins(spec: Spec, pins: Pins | Iterable[Pins] | None) -> tuple[Pins, ...]:
+    """One pin, several or none as a tuple, if each concerns something that the module has."""
+    try:
+        read = () if pins is None else (pins,) if isinstance(pins, Pins) else tuple(pins)
+    except TypeError:
+        raise InputTypeError(f"pins must be tidegate.Pins or several of them; got {type(pins).__name__}") from None
+    for pin in read:
+        if not isinstance(pin, Pins):
+            raise InputTypeError(f"pins must be tidegate.Pins or several of them; got {type(pin).__name__}")
+        if pin.layer is not None and not 0 <= pin.layer < len(spec.weights):
+            raise InputValueError(f"pins layer must lie in 0..{len(spec.weights) - 1}; got {pin.layer}")
+        if pin.direction == "reverse" and spec.directions == 1:
+            raise InputValueError('pins direction must be "forward" for a layer of one direction; got "reverse"')
+        if pin.reset is not None and spec.system == "dense":
+            raise InputValueError("pins reset must be None for a dense layer, which has no past to gate")
+    return read
+
+
+def _calls(spec: Spec, sequences: Sequences, depth: int, x: Tensor, pins: tuple[Pins, ...], gates: bool) -> list[Call]:
+    """The calls that make up layer `depth`: forward and, where it runs both ways, backward."""
+    shape = (x.shape[0], x.shape[1], spec.hidden_size)
+    return [
+        Call(
+            system=spec.system,
+            x=x,
+            h_0=sequences.h_0[depth * spec.directions + way],
+            weights=weights,
+            activation=spec.activation,
+            mask=sequences.mask,
+            pins=resolve(pins, shape, x, layer=depth, reverse=bool(way)),
+            reverse=bool(way),
+            gates=gates,
+        )
+        for way, weights in enumerate(spec.weights[depth])
+    ]

@@ -1,0 +1,101 @@
+"""What a recurrent module computes, read from the module: Tidegate's own, torch.nn's as they stand, and the cells."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from tidegate.conventions import PackedWeights
+from tidegate.equations import Activation
+from tidegate.errors import InputTypeError
+
+__all__ = ["Recurrent", "Spec", "describe", "is_cell", "is_recurrent"]
+
+
+class Recurrent:
+    """What Tidegate's modules add to torch.nn's: which system they are, their activation and their backend."""
+
+    system: str
+    activation: str | Activation
+    backend: str
+
+
+@dataclass(frozen=True, eq=False)
+class Spec:
+    """The system, sizes and weights of a stack of recurrent layers."""
+
+    system: str
+    activation: str | Activation
+    input_size: int
+    hidden_size: int
+    #: The weights of each layer: forward, and backward where the layer runs both ways.
+    weights: tuple[tuple[PackedWeights, ...], ...]
+    batch_first: bool
+    #: Between layers; 0 unless the module is training.
+    dropout: float
+    #: A learned initial state, (L*D, H).
+    h_0: Tensor | None
+    backend: str
+
+    @property
+    def directions(self) -> int:
+        """1, or 2 where every layer also runs backwards."""
+        return len(self.weights[0])
+
+    @property
+    def states(self) -> int:
+        """How many states of (B, H) the stack carries: layers times directions."""
+        return len(self.weights) * self.directions
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor with the dtype and device of the weights."""
+        return self.weights[0][0].weight_ih
+
+
+_TORCH_FORWARD = {kind: kind.forward for kind in (nn.GRU, nn.RNN, nn.GRUCell, nn.RNNCell)}
+
+
+def is_cell(module: object) -> bool:
+    """Whether `module` is one recurrent step."""
+    return isinstance(module, nn.GRUCell | nn.RNNCell)
+
+
+def is_recurrent(module: object) -> bool:
+    """Whether `module` is a layer or cell that Tidegate can run: its own, or torch.nn's with torch.nn's forward."""
+    if isinstance(module, Recurrent):
+        return True
+    return any(isinstance(module, kind) and type(module).forward is call for kind, call in _TORCH_FORWARD.items())
+
+
+def describe(module: nn.Module) -> Spec:
+    """The `Spec` of a recurrent layer or cell; raises `InputTypeError` for any other module."""
+    if not is_recurrent(module):
+        raise InputTypeError(f"the layer must be a GRU, an RNN or one of their cells; got {type(module).__name__}")
+    gated = isinstance(module, nn.GRU | nn.GRUCell)
+    return Spec(
+        system=module.system if isinstance(module, Recurrent) else "gru" if gated else "rnn",
+        activation=module.activation if isinstance(module, Recurrent) else getattr(module, "nonlinearity", "tanh"),
+        input_size=int(getattr(module, "input_size")),  # noqa: B009 - nn.Module types every attribute as a tensor
+        hidden_size=int(getattr(module, "hidden_size")),  # noqa: B009
+        weights=tuple(tuple(_weights(module, way) for way in layer) for layer in _suffixes(module)),
+        batch_first=bool(getattr(module, "batch_first", False)),
+        dropout=float(getattr(module, "dropout", 0.0)) if module.training else 0.0,
+        h_0=getattr(module, "h_0", None),
+        backend=module.backend if isinstance(module, Recurrent) else "auto",
+    )
+
+
+def _suffixes(module: nn.Module) -> list[list[str]]:
+    """How the names of the weights end, per layer and direction: torch.nn's names."""
+    if is_cell(module):
+        return [[""]]
+    ways = ["", "_reverse"] if getattr(module, "bidirectional", False) else [""]
+    layers = int(getattr(module, "num_layers", 1))
+    return [[f"_l{layer}{way}" for way in ways] for layer in range(layers)]
+
+
+def _weights(module: nn.Module, suffix: str) -> PackedWeights:
+    names = (f"{kind}{suffix}" for kind in PackedWeights._fields)
+    weight_ih, *others = (getattr(module, name, None) for name in names)
+    assert isinstance(weight_ih, Tensor)
+    return PackedWeights(weight_ih, *others)

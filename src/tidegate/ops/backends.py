@@ -1,0 +1,50 @@
+"""The one place that chooses a backend: `auto` takes the fastest that can, any other name is honoured or raises."""
+
+from types import ModuleType
+from typing import NamedTuple
+
+from tidegate.errors import BackendError
+from tidegate.ops import reference
+from tidegate.ops.call import Call, Steps
+
+__all__ = ["BACKENDS", "Choice", "check_backend", "choose", "run"]
+
+#: Every backend by its name, the fastest first: a module with `unsupported(call)`, a sentence or None, and `run(call)`.
+BACKENDS: dict[str, ModuleType] = {"reference": reference}
+
+
+class Choice(NamedTuple):
+    """Which backend runs a call, and why."""
+
+    backend: str
+    reason: str
+
+
+def check_backend(backend: str) -> None:
+    """Raise `BackendError` unless `backend` is "auto" or one that this version has."""
+    if backend != "auto" and backend not in BACKENDS:
+        known = ", ".join(f'"{name}"' for name in ["auto", *BACKENDS])
+        raise BackendError(f"backend must be one of {known} in this version; got {backend!r}")
+
+
+def choose(call: Call, backend: str = "auto") -> Choice:
+    """The backend for `call`; raises `BackendError` with the reason where a named one cannot run it."""
+    check_backend(backend)
+    if backend != "auto":
+        reason = BACKENDS[backend].unsupported(call)
+        if reason is not None:
+            raise BackendError(f'backend "{backend}" cannot run this layer: {reason}')
+        return Choice(backend, "it was asked for")
+    refusals: list[str] = []
+    for name, module in BACKENDS.items():
+        reason = module.unsupported(call)
+        if reason is None:
+            return Choice(name, "; ".join([*refusals, f"{name} is the fastest backend that runs this layer here"]))
+        refusals.append(f"not {name}: {reason}")
+    raise BackendError(f"no backend can run this layer: {'; '.join(refusals)}")
+
+
+def run(call: Call, backend: str = "auto") -> Steps:
+    """Run `call` on the backend that `choose` takes."""
+    steps: Steps = BACKENDS[choose(call, backend).backend].run(call)
+    return steps

@@ -1,0 +1,70 @@
+"""What a backend is given and what it gives back: the systems by name, one `Call`, one `Steps`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from tidegate import conventions, equations
+from tidegate.conventions import Convention, PackedWeights
+from tidegate.equations import ACTIVATIONS, Activation, Pinned, Step
+
+__all__ = ["SYSTEMS", "Call", "Steps", "System"]
+
+
+@dataclass(frozen=True)
+class System:
+    """One row of the table of equations: its function, and how its weights are stored."""
+
+    equation: Callable[..., Step]
+    convention: Convention
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks of H rows the weights of a layer have."""
+        return len(self.convention.blocks)
+
+
+#: Every system by its name. A new cell is a function in `equations.py` and a line here.
+SYSTEMS: dict[str, System] = {
+    "dense": System(equations.dense, conventions.TORCH_DENSE),
+    "rnn": System(equations.rnn, conventions.TORCH_RNN),
+    "update-only": System(equations.update_only, conventions.TORCH_UPDATE_ONLY),
+    "gru": System(equations.gru, conventions.TORCH_GRU),
+    "gru-reset-before": System(equations.gru_reset_before, conventions.TORCH_GRU),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One layer in one direction over a whole sequence, checked and time-major: all that a backend needs to know."""
+
+    system: str
+    x: Float[Tensor, "T B I"]
+    h_0: Float[Tensor, "B H"]
+    weights: PackedWeights
+    activation: str | Activation = "tanh"
+    #: False holds the state at that step: `Gu=0`, nothing is written, the input is not looked at.
+    mask: Bool[Tensor, "T B"] | None = None
+    #: Forced gates, each broadcastable to (T, B, H); NaN is free.
+    pins: Pinned = equations.FREE
+    #: Run from the last step to the first; `Steps` stay in the order of the input.
+    reverse: bool = False
+    #: Give the gates out too.
+    gates: bool = False
+
+    @property
+    def g(self) -> Activation:
+        """The activation as a function."""
+        return ACTIVATIONS[self.activation] if isinstance(self.activation, str) else self.activation
+
+
+class Steps(NamedTuple):
+    """The state after every step, in the order of the input, and the gates where the call asked for them."""
+
+    hidden: Float[Tensor, "T B H"]
+    update: Float[Tensor, "T B H"] | None = None
+    reset: Float[Tensor, "T B H"] | None = None
+    candidate: Float[Tensor, "T B H"] | None = None

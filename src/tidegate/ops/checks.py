@@ -1,0 +1,68 @@
+"""Refusals: every check raises one sentence that names the argument, what came and what was expected."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tidegate.equations import ACTIVATIONS
+from tidegate.errors import InputTypeError, InputValueError
+
+__all__ = ["check_activation", "check_lengths", "check_like", "check_mask", "check_shape", "check_tensor"]
+
+
+def check_tensor(name: str, value: object) -> Tensor:
+    """`value`, if it is a floating tensor."""
+    if not isinstance(value, Tensor):
+        raise InputTypeError(f"{name} must be a torch.Tensor; got {type(value).__name__}")
+    if not value.is_floating_point():
+        raise InputTypeError(f"{name} must be a floating tensor; got {value.dtype}")
+    return value
+
+
+def check_like(name: str, value: Tensor, like_name: str, like: Tensor) -> None:
+    """`value` has the dtype and the device of `like`."""
+    if value.dtype != like.dtype and not torch.is_autocast_enabled(value.device.type):
+        raise InputTypeError(f"{name} must have the dtype of {like_name}, {like.dtype}; got {value.dtype}")
+    if value.device != like.device:
+        raise InputTypeError(f"{name} must be on the device of {like_name}, {like.device}; got {value.device}")
+
+
+def check_shape(name: str, value: Tensor, expected: Sequence[int], axes: str) -> None:
+    """`value` has exactly the shape `expected`, whose axes are called `axes`."""
+    if tuple(value.shape) != tuple(expected):
+        raise InputValueError(f"{name} must be {axes} = {tuple(expected)}; got {tuple(value.shape)}")
+
+
+def check_mask(mask: object, expected: Sequence[int], axes: str, device: torch.device) -> Tensor:
+    """`mask`, if it is a bool tensor of the shape `expected` on `device`."""
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        got = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+        raise InputTypeError(f"mask must be a bool tensor, True where a step is used; got {got}")
+    check_shape("mask", mask, expected, axes)
+    if mask.device != device:
+        raise InputTypeError(f"mask must be on the device of the input, {device}; got {mask.device}")
+    return mask
+
+
+def check_lengths(lengths: object, batch: int, steps: int, device: torch.device) -> Tensor:
+    """`lengths` as int64 (B,) on `device`, if each lies in 0..T."""
+    try:
+        values = torch.as_tensor(lengths, device=device)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputTypeError(f"lengths must be ints; got {type(lengths).__name__}") from None
+    if values.dtype == torch.bool or values.is_floating_point() or values.is_complex():
+        raise InputTypeError(f"lengths must be ints; got {values.dtype}")
+    check_shape("lengths", values, (batch,), "(B,)")
+    for length in values[(values < 0) | (values > steps)].tolist():
+        raise InputValueError(f"lengths must lie in 0..T = 0..{steps}; got {length}")
+    return values.long()
+
+
+def check_activation(name: str, activation: object) -> None:
+    """`activation` is callable or one of the names in `equations.ACTIVATIONS`."""
+    if isinstance(activation, str) and activation not in ACTIVATIONS:
+        known = ", ".join(f'"{key}"' for key in ACTIVATIONS)
+        raise InputValueError(f"{name} must be one of {known} or a function; got {activation!r}")
+    if not isinstance(activation, str) and not callable(activation):
+        raise InputTypeError(f"{name} must be a name or a function; got {type(activation).__name__}")

@@ -1,0 +1,111 @@
+"""rnn() and gru(): one layer over a whole sequence as a function of its tensors, like `torch.nn.functional`."""
+
+from collections.abc import Iterable
+from typing import Literal
+
+from torch import Tensor
+
+from tidegate.conventions import PackedWeights
+from tidegate.equations import Activation
+from tidegate.errors import InputValueError
+from tidegate.ops.backends import run
+from tidegate.ops.call import SYSTEMS, Call, Steps
+from tidegate.ops.checks import check_activation, check_like, check_mask, check_shape, check_tensor
+from tidegate.ops.pins import Pins, resolve
+
+__all__ = ["Reset", "gru", "rnn", "system_of"]
+
+Reset = Literal["after", "before"] | None
+_GRU_SYSTEMS: dict[Reset, str] = {"after": "gru", "before": "gru-reset-before", None: "update-only"}
+
+
+def system_of(reset: Reset) -> str:
+    """The system's name for a GRU's `reset` argument."""
+    if reset not in _GRU_SYSTEMS:
+        raise InputValueError(f'reset must be "after", "before" or None; got {reset!r}')
+    return _GRU_SYSTEMS[reset]
+
+
+def gru(
+    x: Tensor,
+    h_0: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None = None,
+    bias_hh: Tensor | None = None,
+    *,
+    reset: Reset = "after",
+    activation: str | Activation = "tanh",
+    mask: Tensor | None = None,
+    pins: Iterable[Pins] = (),
+    reverse: bool = False,
+    gates: bool = False,
+    backend: str = "auto",
+) -> Steps:
+    """A gated recurrent unit over a sequence (`equations.gru`, `gru_reset_before` or `update_only`).
+
+    Shapes: `x` (T, B, I), `h_0` (B, H), `weight_ih` (G*H, I), `weight_hh` (G*H, H), biases (G*H,), `mask` (T, B) bool.
+    G is 3, in `torch.nn.GRU`'s order `reset, z, candidate`; 2 without the reset rows where `reset` is None.
+    Returns `Steps`: `hidden` (T, B, H) and, with `gates=True`, `update`, `reset` and `candidate` of the same shape.
+    Raises `InputValueError` or `InputTypeError` for a wrong shape or dtype, `BackendError` for a backend that cannot.
+    """
+    weights = PackedWeights(weight_ih, weight_hh, bias_ih, bias_hh)
+    return _recurrence(system_of(reset), x, h_0, weights, activation, mask, pins, reverse, gates, backend)
+
+
+def rnn(
+    x: Tensor,
+    h_0: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None = None,
+    bias_hh: Tensor | None = None,
+    *,
+    activation: str | Activation = "tanh",
+    mask: Tensor | None = None,
+    pins: Iterable[Pins] = (),
+    reverse: bool = False,
+    gates: bool = False,
+    backend: str = "auto",
+) -> Steps:
+    """A recurrent layer without gates over a sequence (`equations.rnn`); shapes and errors as `gru`, with G = 1."""
+    weights = PackedWeights(weight_ih, weight_hh, bias_ih, bias_hh)
+    return _recurrence("rnn", x, h_0, weights, activation, mask, pins, reverse, gates, backend)
+
+
+def _recurrence(
+    system: str,
+    x: Tensor,
+    h_0: Tensor,
+    weights: PackedWeights,
+    activation: str | Activation,
+    mask: Tensor | None,
+    pins: Iterable[Pins],
+    reverse: bool,
+    gates: bool,
+    backend: str,
+) -> Steps:
+    check_activation("activation", activation)
+    if check_tensor("x", x).ndim != 3 or 0 in x.shape[:2]:
+        raise InputValueError(f"x must be (T, B, I) with at least one step and one sequence; got {tuple(x.shape)}")
+    steps, batch, size = x.shape
+    if check_tensor("h_0", h_0).ndim != 2:
+        raise InputValueError(f"h_0 must be (B, H); got {tuple(h_0.shape)}")
+    hidden = h_0.shape[1]
+    rows = SYSTEMS[system].blocks * hidden
+    expected = {
+        "weight_ih": ((rows, size), "(G*H, I)"),
+        "weight_hh": ((rows, hidden), "(G*H, H)"),
+        "bias_ih": ((rows,), "(G*H,)"),
+        "bias_hh": ((rows,), "(G*H,)"),
+    }
+    check_shape("h_0", h_0, (batch, hidden), "(B, H)")
+    check_like("h_0", h_0, "x", x)
+    for name, tensor in weights._asdict().items():
+        if tensor is not None:
+            check_shape(name, check_tensor(name, tensor), *expected[name])
+            check_like(name, tensor, "x", x)
+    if mask is not None:
+        check_mask(mask, (steps, batch), "(T, B)", x.device)
+    pinned = resolve(pins, (steps, batch, hidden), x, reverse=reverse)
+    return run(Call(system, x, h_0, weights, activation, mask, pinned, reverse, gates), backend)

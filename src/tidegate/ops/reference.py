@@ -1,0 +1,60 @@
+"""The reference backend: a loop over `equations.py` on any device, in any dtype, as differentiable as the equations."""
+
+import torch
+from torch import Tensor
+
+from tidegate.conventions import unpack
+from tidegate.equations import Pinned, Step
+from tidegate.ops.call import SYSTEMS, Call, Steps
+
+__all__ = ["run", "unsupported", "without_unread_values"]
+
+
+def unsupported(call: Call) -> str | None:  # noqa: ARG001 - every backend is asked the same
+    """Why this backend cannot run `call`: it always can."""
+    return None
+
+
+def run(call: Call) -> Steps:
+    """Run the sequence step by step."""
+    system = SYSTEMS[call.system]
+    weights = unpack(system.convention, call.weights)
+    inputs = without_unread_values(call)
+    steps = range(len(inputs))
+    taken: list[Step] = []
+    hidden = call.h_0
+    for t in reversed(steps) if call.reverse else steps:
+        pinned = Pinned(*(None if pin is None else pin[t] for pin in call.pins))
+        step = system.equation(inputs[t], hidden, weights, call.g, pinned)
+        if call.mask is not None:
+            step = _hold(step, hidden, call.mask[t])
+        taken.append(step)
+        hidden = step.hidden
+    if call.reverse:
+        taken.reverse()
+    if not call.gates:
+        return Steps(torch.stack([step.hidden for step in taken]))
+    update, reset, candidate, hidden = (torch.stack(values) for values in zip(*taken, strict=True))
+    return Steps(hidden, update, reset, candidate)
+
+
+def _hold(step: Step, h_prev: Tensor, mask: Tensor) -> Step:
+    """The step where the mask is True; elsewhere the state stays, and the gates and the candidate say nothing (0)."""
+    write = mask.unsqueeze(-1)
+    update, reset, candidate = (torch.where(write, value, 0) for value in step[:3])
+    return Step(update, reset, candidate, torch.where(write, step.hidden, h_prev))
+
+
+def without_unread_values(call: Call) -> Tensor:
+    """The input without what no unit takes in, so that a NaN there reaches neither a value nor a gradient.
+
+    Masked steps become zeros. Where a pin holds every unit, only numbers that are not finite do: the candidate still
+    tells what the step would have written.
+    """
+    x = call.x
+    if call.mask is not None:
+        x = torch.where(call.mask.unsqueeze(-1), x, 0)
+    if call.pins.update is not None:
+        held = (call.pins.update == 0).all(-1, keepdim=True)
+        x = torch.where(held & ~torch.isfinite(x), 0, x)
+    return x
