@@ -28,8 +28,8 @@ _BUDGET = 1 << 24
 class GradientFlow:
     """`‖∂a(T)/∂a(t)‖` for every t: near 0 the past is out of reach of training, far above 1 it explodes."""
 
-    #: Row 0 is the initial state, row t the state after t steps, row T is 1 by definition of the spectral norm.
-    norm: Float[Tensor, "T+1 B"]
+    #: (T+1, B): row 0 is the initial state, row t the state after t steps, row T is 1 by definition of the spectral norm.
+    norm: Float[Tensor, "rows B"]
 
     @property
     def per_step(self) -> Float[Tensor, "B"]:

@@ -40,8 +40,8 @@ class DirectionTrace:
     #: Whether this direction runs from the last step to the first.
     backward: bool
 
-    def memory(self, t: int = -1) -> Float[Tensor, "T+1 B H"]:
-        """The memory map of the state at step `t`: the share of `h_0` (row 0), and of what step s wrote (row s+1).
+    def memory(self, t: int = -1) -> Float[Tensor, "rows B H"]:
+        """The memory map (T+1, B, H) of the state at step `t`: the share of `h_0` (row 0) and of each step s (row s+1).
 
         `a(t) = w(init)*a(0) + Σ_s w(s)*ã(s)` with `w(s) = Gu(s) * Π_k (1-Gu(k))` over the steps k between s and t. This
         is exact: the rows are in [0, 1], sum to 1 for every unit, and rebuild the state from the candidates. Steps that
@@ -108,7 +108,7 @@ class Trace:
         """The last layer's state after each step."""
         return self.layers[-1].hidden
 
-    def memory(self, t: int = -1) -> Float[Tensor, "T+1 B H"]:
+    def memory(self, t: int = -1) -> Float[Tensor, "rows B H"]:
         """The last layer's memory map; see `DirectionTrace.memory`."""
         return self.layers[-1].memory(t)
 
