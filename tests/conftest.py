@@ -1,15 +1,20 @@
-"""What all tests share: shapes in signatures are checked as they run, and Hypothesis draws the same examples everywhere."""
+"""What all tests share: shapes in signatures are checked as they run, Hypothesis draws the same examples everywhere."""
 
 import os
+import shutil
 
 import pytest
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
+import tests.typechecker  # noqa: F401 - found by name below
+
 # Before anything imports tidegate: every annotated function then checks the shapes it is given and gives.
-install_import_hook("tidegate", "beartype.beartype")
+install_import_hook("tidegate", "tests.typechecker.checked")
 
 import torch  # noqa: E402
+
+torch.set_num_threads(1)  # pytest runs on every core already
 
 settings.register_profile("ci", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("search", deadline=None, max_examples=1000)
@@ -19,3 +24,19 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 @pytest.fixture(autouse=True)
 def _reproducible():
     torch.manual_seed(0)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--require-browser", action="store_true", help="fail, rather than skip, where Chromium is missing")
+
+
+@pytest.fixture(scope="session")
+def chromium_path(request: pytest.FixtureRequest) -> str:
+    """The path of Debian's Chromium, for Playwright."""
+    path = shutil.which("chromium")
+    if path is None:
+        missing = "Chromium is not installed (Debian: apt-get install chromium)"
+        if request.config.getoption("--require-browser"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    return path

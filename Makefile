@@ -1,0 +1,41 @@
+# `make demo` and `make test` make .venv themselves; nothing else is needed but Python 3.11 or later, and PyPI.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# what else the demo or pytest should be told: make demo ARGS="--seed 1", make test PYTEST_ARGS="-k memory"
+ARGS ?=
+PYTEST_ARGS ?=
+
+.PHONY: demo test test-slow lint format clean
+
+demo: .venv/demo-installed
+	$(BIN)/tidegate demo --out demo-run --overwrite $(ARGS)
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-slow: .venv/dev-installed
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+lint: .venv/dev-installed
+	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests
+	$(BIN)/mypy
+
+format: .venv/dev-installed
+	$(BIN)/ruff check --fix src tests
+	$(BIN)/ruff format src tests
+
+clean:
+	rm -rf .venv demo-run .mypy_cache .pytest_cache .ruff_cache
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/demo-installed: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo]'
+	@touch $@
+
+.venv/dev-installed: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@ .venv/demo-installed
