@@ -1,0 +1,89 @@
+"""The commands of `tidegate`, and how a refusal or an interrupt looks on the terminal."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tidegate import __version__
+from tidegate.extras import require
+
+__all__ = ["app"]
+
+#: Asked for before any work is done.
+_DEMO_PACKAGES = ("av", "jinja2", "lightning", "PIL", "plotly", "safetensors", "torchmetrics")
+
+app = typer.Typer(
+    name="tidegate",
+    help="Gated recurrent networks whose memory can be seen and steered.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tidegate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Gated recurrent networks whose memory can be seen and steered."""
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="The folder for the results: new or empty.")] = Path("demo-run"),
+    seed: Annotated[int, typer.Option(min=0, help="Draws the training films and the first weights.")] = 0,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Training steps of each network.", show_default="250")
+    ] = None,
+    clips: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder with programme.mp4 and advert.mp4.", show_default="the two that come with Tidegate"
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the results in a folder that has some.")
+    ] = False,
+) -> None:
+    """Five networks watch a film that an advert interrupts, and learn what to let into memory.
+
+    Trains a dense layer, an RNN, an update-only GRU and two GRUs on real video, asks each which shot opened the film,
+    and writes the networks, metrics.json and report.html, a page of pictures. Takes about two minutes on two cores.
+    """
+    console = Console()
+    with _refusals(console):
+        for package in _DEMO_PACKAGES:
+            require(package, "demo")
+        from tidegate.cli.demo import run  # noqa: PLC0415 - torch and Lightning load only for a command that needs them
+
+        run(console, out, seed=seed, steps=steps, clips=clips, overwrite=overwrite)
+
+
+@contextmanager
+def _refusals(console: Console) -> Iterator[None]:
+    """A refusal as one sentence and exit code 2, a failing disk as one and 1, an interrupt as one and 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print("Interrupted; nothing was written.")
+        raise typer.Exit(130) from None
+    except (ValueError, TypeError, ImportError) as error:
+        if not type(error).__module__.startswith("tidegate."):
+            raise
+        Console(stderr=True).print(f"tidegate: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from None
+    except OSError as error:
+        Console(stderr=True).print(f"tidegate: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None

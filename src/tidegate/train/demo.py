@@ -1,0 +1,184 @@
+"""The main job: five networks learn from real video what to let into memory while an advert interrupts the film."""
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import tidegate.data.film as films
+from tidegate import __version__
+from tidegate.data.film import Film, FilmBatch
+from tidegate.nn.init import chrono_
+from tidegate.report.records import DemoRecord, FilmRecord, Span, SystemRecord
+from tidegate.train.inspection import Inspection, inspect
+from tidegate.train.loop import train_classifier
+from tidegate.train.models import ClassifierConfig, SequenceClassifier, SystemName
+
+__all__ = ["DEMO_SYSTEMS", "TRAINING_STEPS", "Demo", "DemoProgress", "DemoSystem", "metrics", "run_demo"]
+
+TRAINING_STEPS = 250
+BATCH = 64
+HIDDEN = 128
+TEST_SEQUENCES = 1000
+CHRONO_STEPS = films.STEPS  # the memory that the gated systems start with: the length of the film
+
+_LEARNING_RATE = 3e-3
+_TINT = 0.3  # of the spread of a tile's colour
+_TESTS_SEED = 1_000_003  # the test films are the same whatever the training's seed
+
+
+@dataclass(frozen=True)
+class DemoSystem:
+    """One row of the demo's table."""
+
+    key: str
+    title: str
+    system: SystemName
+    chrono: bool
+
+
+DEMO_SYSTEMS = (
+    DemoSystem("dense", "dense layer", "dense", chrono=False),
+    DemoSystem("rnn", "RNN", "rnn", chrono=False),
+    DemoSystem("update-only", "update-only GRU", "update-only", chrono=True),
+    DemoSystem("gru", "GRU", "gru", chrono=True),
+    DemoSystem("gru-default-init", "GRU, default init", "gru", chrono=False),
+)
+
+#: Called with the system's key, the steps done, the loss and the share of the batch that was right.
+DemoProgress = Callable[[str, int, float, float], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Demo:
+    """What the demo found, and the networks it trained, by their key."""
+
+    record: DemoRecord
+    models: dict[str, SequenceClassifier]
+
+
+def run_demo(
+    film: Film,
+    *,
+    seed: int = 0,
+    steps: int = TRAINING_STEPS,
+    test_sequences: int = TEST_SEQUENCES,
+    progress: DemoProgress | None = None,
+) -> Demo:
+    """Train every system on the same films, `steps` batches of 64, and test it on frames it has never seen."""
+    features = torch.from_numpy(film.features)
+    rng = np.random.default_rng(seed)
+    training = [film.draw(rng, "train", BATCH, any_advert=True) for _ in range(steps)]
+    tests = film.draw(np.random.default_rng(_TESTS_SEED), "test", test_sequences)
+    models, rows = {}, []
+    for system in DEMO_SYSTEMS:
+        start = time.perf_counter()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = _model(system, film)
+            batches = ((_tinted(features[batch.index]), torch.from_numpy(batch.label)) for batch in training)
+            report = None if progress is None else _named(progress, system.key)
+            trained = train_classifier(model, batches, learning_rate=_LEARNING_RATE, progress=report)
+        seconds = time.perf_counter() - start
+        curves = (np.array(trained.losses, np.float32), np.array(trained.accuracies, np.float32))
+        rows.append(_row(system, model, inspect(model, features, tests), seconds, curves, film.shots))
+        models[system.key] = model
+    record = DemoRecord(
+        chance=1 / len(film.shots),
+        test_sequences=test_sequences,
+        seed=seed,
+        training_steps=steps,
+        batch_size=BATCH,
+        hidden_size=HIDDEN,
+        chrono_steps=CHRONO_STEPS,
+        film=_film_record(film, tests),
+        systems=tuple(rows),
+        versions={"tidegate": __version__, "torch": torch.__version__, "python": platform.python_version()},
+    )
+    return Demo(record, models)
+
+
+def metrics(record: DemoRecord) -> dict[str, object]:
+    """The record's numbers as JSON can hold them."""
+    names = ["system", "parameters", "accuracy", "update_on_advert", "update_on_opening"]
+    names += ["memory_opening", "memory_advert", "memory_rest", "gradient", "seconds"]
+    return {
+        "chance": record.chance,
+        "test_sequences": record.test_sequences,
+        "seed": record.seed,
+        "training_steps": record.training_steps,
+        "systems": [{name: getattr(system, name) for name in names} for system in record.systems],
+    }
+
+
+def _model(system: DemoSystem, film: Film) -> SequenceClassifier:
+    model = SequenceClassifier(ClassifierConfig(system.system, films.FEATURES, HIDDEN, film.shots))
+    pieces = [piece for shot in film.pieces["train"] for piece in shot]
+    model.normalise_by(torch.from_numpy(np.concatenate([film.features[start:stop] for start, stop in pieces])))
+    if system.chrono:
+        chrono_(model.layer, CHRONO_STEPS)
+    return model
+
+
+def _tinted(x: Tensor) -> Tensor:
+    """Training films, each seen through a glass of its own: one small shift of every tile's colours, for all frames.
+
+    The light of a shot drifts; without this, a network that is sure of every training frame may miss a whole shot's
+    later frames.
+    """
+    return x + _TINT * x.std((0, 1)) * torch.randn(x.shape[1:])
+
+
+def _named(progress: DemoProgress, key: str) -> Callable[[int, float, float], None]:
+    return lambda step, loss, accuracy: progress(key, step, loss, accuracy)
+
+
+def _row(
+    system: DemoSystem,
+    model: SequenceClassifier,
+    seen: Inspection,
+    seconds: float,
+    curves: tuple[np.ndarray, np.ndarray],
+    shots: tuple[str, ...],
+) -> SystemRecord:
+    return SystemRecord(
+        system=system.key,
+        title=system.title,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        accuracy=seen.accuracy,
+        update_on_advert=seen.update[films.ADVERT],
+        update_on_opening=seen.update[films.OPENING],
+        memory_opening=seen.memory[films.OPENING],
+        memory_advert=seen.memory[films.ADVERT],
+        memory_rest=seen.memory[films.REST],
+        gradient=float(seen.gradient_norms[5]),
+        seconds=seconds,
+        losses=curves[0],
+        accuracies=curves[1],
+        answer=shots[seen.first_answer],
+        update=_array(seen.first_update),
+        reset=_array(seen.first_reset),
+        memory=_array(seen.first_memory),
+        gradient_norms=_array(seen.gradient_norms),
+    )
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    array: np.ndarray = tensor.float().numpy()
+    return array
+
+
+def _film_record(film: Film, tests: FilmBatch) -> FilmRecord:
+    """The first test film, as it is shown."""
+    names = (*film.shots, "advert")
+    edges = [0, *(np.flatnonzero(np.diff(tests.run[:, 0])) + 1).tolist(), films.STEPS]
+    spans = [
+        Span(films.KINDS[tests.kind[start, 0]], names[tests.shot[start, 0]], start, stop)
+        for start, stop in pairwise(edges)
+    ]
+    return FilmRecord(film.frames[tests.index[:, 0]], tuple(spans))

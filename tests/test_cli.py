@@ -1,0 +1,108 @@
+"""The command line as a person meets it: help, refusals in one sentence, an interrupt that leaves nothing behind."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.test_video import CLIPS
+from tidegate import __version__
+
+
+def tidegate(*arguments, **options):
+    command = [sys.executable, "-m", "tidegate", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **options)
+
+
+def names(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def refusal(done) -> str:
+    """The one sentence of a refusal."""
+    assert done.returncode == 2, done
+    assert "Traceback" not in done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("demo", "--help")])
+def test_help_tells_what_there_is(arguments):
+    done = tidegate(*arguments)
+    assert "Usage: tidegate" in done.stdout
+    assert "demo" in done.stdout
+
+
+def test_the_version_is_the_packages():
+    assert tidegate("--version").stdout.strip() == f"tidegate {__version__}"
+
+
+@pytest.mark.parametrize(
+    "arguments", [("demos",), ("demo", "--nonsense"), ("demo", "--seed", "-1"), ("demo", "--steps", "0"), ("demo", "x")]
+)
+def test_wrong_words_are_refused_with_the_usage(arguments):
+    done = tidegate(*arguments)
+    assert done.returncode == 2
+    assert "Usage: tidegate" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_out_that_holds_files_is_refused_before_any_work(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    start = time.perf_counter()
+    sentence = refusal(tidegate("demo", "--out", tmp_path))
+    assert re.fullmatch(
+        r"tidegate: out must be new or empty; .* holds files \(--overwrite replaces its results\)", sentence
+    )
+    assert time.perf_counter() - start < 30
+    assert names(tmp_path) == ["mine.txt"]
+
+
+def test_an_out_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "out must be a folder" in refusal(tidegate("demo", "--out", tmp_path / "file"))
+
+
+def test_missing_and_truncated_clips_are_refused_and_nothing_is_written(tmp_path):
+    clips, out = tmp_path / "clips", tmp_path / "run"
+    clips.mkdir()
+    assert "there is no video file" in refusal(tidegate("demo", "--out", out, "--clips", clips))
+    for name in ("programme.mp4", "advert.mp4"):
+        (clips / name).write_bytes((CLIPS / name).read_bytes()[:60_000])
+    assert re.search(
+        r"programme\.mp4' (is truncated|cannot be decoded)", refusal(tidegate("demo", "--out", out, "--clips", clips))
+    )
+    assert names(tmp_path) == ["clips"]
+
+
+@pytest.mark.parametrize("package", ["typer", "av", "lightning", "plotly", "safetensors"])
+def test_a_missing_package_is_one_line_that_names_the_extra(tmp_path, package):
+    code = f"import sys; sys.modules[{package!r}] = None; from tidegate.cli import main; main()"
+    command = [sys.executable, "-c", code, "demo", "--out", str(tmp_path / "run"), "--steps", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert re.search(rf"needs the package '{package}': pip install 'tidegate\[\w+\]'", last)
+    assert names(tmp_path) == []
+
+
+def test_an_interrupt_leaves_nothing_behind(tmp_path):
+    command = [sys.executable, "-m", "tidegate", "demo", "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 120
+    while not names(tmp_path):  # the staging folder: training begins
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(6)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "Interrupted; nothing was written." in output
+    assert "Traceback" not in output
+    assert names(tmp_path) == []
