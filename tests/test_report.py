@@ -181,10 +181,10 @@ def test_the_headline_follows_the_gates(record):
 @pytest.mark.parametrize(
     ("gru", "rnn", "said"),
     [
-        (1e-2, 1e-12, "1.0 × 10¹⁰ times as strongly in GRU as in RNN"),
-        (1e-3, 1e-2, "10 times as strongly in RNN as in GRU"),
+        (1e-2, 1e-12, "1.0 × 10¹⁰ times as strongly in the GRU as in the RNN"),
+        (1e-3, 1e-2, "10 times as strongly in the RNN as in the GRU"),
         (0.2, 0.3, "about equally in both"),
-        (0.2, 0.0, "only in GRU"),
+        (0.2, 0.0, "only in the GRU"),
         (0.0, 0.0, "in neither"),
     ],
 )
@@ -248,6 +248,11 @@ def test_numbers_as_people_read_them():
     assert percent(0.0) == "0.0\u202f%"
     assert scientific(3.2e-17) == "3.2\u202f×\u202f10⁻¹⁷"
     assert scientific(0.0) == "0"
+    assert scientific(2.013) == "2.01"
+    assert scientific(0.1) == "0.10"
+    assert scientific(999.4) == "999"
+    assert scientific(1000.0) == "1.0\u202f×\u202f10³"
+    assert scientific(999.9) == "1000"
     assert (seconds(3.14159), seconds(31.4159), seconds(314.159)) == ("3.14", "31.4", "314")
     assert listed(["a"]) == "a"
     assert listed(["a", "b", "c"]) == "a, b and c"

@@ -66,14 +66,14 @@ def _accuracy(record: DemoRecord) -> str:
     guessing = f"guessing gives {percent(record.chance)}"
     if not _above_chance(top, record):
         return (
-            f"No network did clearly better than guessing: the best, {top.title}, named the opening shot in "
+            f"No network did clearly better than guessing: the best, the {top.title}, named the opening shot in "
             f"{percent(top.accuracy)} of {films}, where {guessing}."
         )
     if top.accuracy == bottom.accuracy:
         return f"All networks did equally well: {percent(top.accuracy)} of {films} answered right, where {guessing}."
     return (
-        f"{top.title} did best: it named the opening shot in {percent(top.accuracy)} of {films}, where {guessing}. "
-        f"{bottom.title} did worst, with {percent(bottom.accuracy)}."
+        f"The {top.title} did best: it named the opening shot in {percent(top.accuracy)} of {films}, where {guessing}. "
+        f"The {bottom.title} did worst, with {percent(bottom.accuracy)}."
     )
 
 
@@ -100,7 +100,7 @@ def _gates(record: DemoRecord) -> str:
     else:
         verdict = "was wider open during the advert than"
     return (
-        f"The update gate of {system.title} {verdict} during the opening: {advert:.2f} on "
+        f"The update gate of the {system.title} {verdict} during the opening: {advert:.2f} on "
         f"average, against {opening:.2f}."
     )
 
@@ -109,7 +109,7 @@ def _memory(record: DemoRecord) -> str:
     system, even = shown_first(record), even_shares(record.film)
     opening, advert = system.memory_opening / even["opening"], system.memory_advert / even["advert"]
     return (
-        f"Of the final memory of {system.title}, {percent(system.memory_opening)} is from the opening, "
+        f"Of the final memory of the {system.title}, {percent(system.memory_opening)} is from the opening, "
         f"{percent(system.memory_advert)} from the advert and {percent(system.memory_rest)} from the rest. "
         f"Frame for frame, that is {opening:.2f} times an even share for the opening and {advert:.2f} times for "
         "the advert."
@@ -125,15 +125,15 @@ def _gradient(record: DemoRecord) -> str:
     change = f"a change of the state after {GRADIENT_STEP} frames"
     if gru.gradient == 0 or rnn.gradient == 0:
         reaching = [system.title for system in (gru, rnn) if system.gradient > 0]
-        verdict = f"{change} reaches the last one {f'only in {reaching[0]}' if reaching else 'in neither'}"
+        verdict = f"{change} reaches the last one {f'only in the {reaching[0]}' if reaching else 'in neither'}"
     elif max(gru.gradient, rnn.gradient) < GRADIENT_FACTOR * min(gru.gradient, rnn.gradient):
         verdict = f"{change} reaches the last one about equally in both"
     else:
         more, less = (gru, rnn) if gru.gradient > rnn.gradient else (rnn, gru)
         ratio = more.gradient / less.gradient
         times = f"{ratio:.0f}" if ratio < 1000 else scientific(ratio)
-        verdict = f"{change} reaches the last one {times} times as strongly in {more.title} as in {less.title}"
-    return f"For {gru.title} and {rnn.title}, {numbers}: {verdict}."
+        verdict = f"{change} reaches the last one {times} times as strongly in the {more.title} as in the {less.title}"
+    return f"For the {gru.title} and the {rnn.title}, {numbers}: {verdict}."
 
 
 def _initialisation(record: DemoRecord) -> str:

@@ -32,9 +32,11 @@ def share_points(difference: float) -> str:
 
 
 def scientific(value: float) -> str:
-    """3.2e-17 as "3.2 × 10⁻¹⁷", and 0 as "0"."""
+    """3.2e-17 as "3.2 × 10⁻¹⁷"; 0 and what lies between 0.1 and 1000 as it is written by hand."""
     if value == 0:
         return "0"
+    if 0.1 <= value < 1000:
+        return f"{value:.2f}" if value < 10 else f"{value:.0f}"
     mantissa, exponent = f"{value:.1e}".split("e")
     return f"{mantissa}{_NARROW_SPACE}×{_NARROW_SPACE}10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
 
