@@ -25,7 +25,7 @@ def refusal(done) -> str:
     """The one sentence of a refusal."""
     assert done.returncode == 2, done
     assert "Traceback" not in done.stderr
-    lines = done.stderr.strip().splitlines()
+    lines: list[str] = done.stderr.strip().splitlines()
     assert len(lines) == 1, done.stderr
     return lines[0]
 

@@ -28,7 +28,7 @@ _BUDGET = 1 << 24
 class GradientFlow:
     """`‖∂a(T)/∂a(t)‖` for every t: near 0 the past is out of reach of training, far above 1 it explodes."""
 
-    #: (T+1, B): row 0 is the initial state, row t the state after t steps, row T is 1 by definition of the spectral norm.
+    #: (T+1, B): row 0 is the initial state, row t the state after t steps; row T is 1 in the spectral norm.
     norm: Float[Tensor, "rows B"]
 
     @property
