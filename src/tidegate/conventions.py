@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tidegate.equations import Affine, Weights
+from tidegate.errors import InputValueError
 
 __all__ = [
     "TORCH_DENSE",
@@ -65,7 +66,10 @@ TORCH_DENSE = Convention(blocks=("candidate",), update_keeps=False)
 
 def unpack(convention: Convention, packed: PackedWeights) -> Weights:
     """The packed weights in the equations' terms; differentiable, and views where the sign allows."""
-    hidden_size = packed.weight_ih.shape[0] // len(convention.blocks)
+    rows, blocks = packed.weight_ih.shape[0], len(convention.blocks)
+    if rows % blocks:
+        raise InputValueError(f"weight_ih must hold {blocks} blocks of equally many rows; got {rows} rows")
+    hidden_size = rows // blocks
 
     def part(tensor: Tensor | None, block: Block) -> Tensor | None:
         if tensor is None:
@@ -87,13 +91,15 @@ def pack(convention: Convention, weights: Weights) -> PackedWeights:
     affines = [(convention.sign(block), getattr(weights, block)) for block in convention.blocks]
     missing = [block for block, (_, affine) in zip(convention.blocks, affines, strict=True) if affine is None]
     if missing:
-        raise ValueError(f"weights must hold every block of {convention.blocks}; missing: {', '.join(missing)}")
+        raise InputValueError(f"weights must hold every block of {convention.blocks}; missing: {', '.join(missing)}")
 
     def stack(field: str) -> Tensor | None:
-        parts = [(sign, getattr(affine, field)) for sign, affine in affines]
-        if any(part is None for _, part in parts):
-            return None
-        return torch.cat([-part if sign < 0 else part for sign, part in parts])
+        parts = [sign * part for sign, affine in affines if (part := getattr(affine, field)) is not None]
+        if parts and len(parts) < len(affines):
+            raise InputValueError(
+                f"weights must hold {field} in every block or in none; got {len(parts)} of {len(affines)}"
+            )
+        return torch.cat(parts) if parts else None
 
     weight_ih = stack("weight_ih")
     assert weight_ih is not None

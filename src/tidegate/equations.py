@@ -24,6 +24,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import linear
 
+from tidegate.errors import InputValueError
+
 __all__ = [
     "ACTIVATIONS",
     "FREE",
@@ -186,7 +188,7 @@ def force(gate: Float[Tensor, "*B H"], pin: Float[Tensor, "..."] | None) -> Floa
 def _gate(x: Float[Tensor, "*B I"], h_prev: Float[Tensor, "*B H"], weights: Affine | None) -> Float[Tensor, "*B H"]:
     """`G = σ(W·x(t) + W·a(t-1) + b)`."""
     if weights is None:
-        raise ValueError("this system needs the weights of both of its gates; one of them is None")
+        raise InputValueError("this system needs the weights of both of its gates; one of them is None")
     return torch.sigmoid(weights.from_input(x) + weights.from_past(h_prev))
 
 
