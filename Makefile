@@ -12,7 +12,7 @@ demo: .venv/demo-installed
 	$(BIN)/tidegate demo --out demo-run --overwrite $(ARGS)
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto -m "not slow" $(PYTEST_ARGS)
 
 test-slow: .venv/dev-installed
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)

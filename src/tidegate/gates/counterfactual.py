@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from tidegate.errors import InputTypeError
-from tidegate.gates.inside import observe
+from tidegate.gates.inside import check_module, observe
 from tidegate.gates.trace import trace_of
 from tidegate.ops.pins import Pins, resolve
 
@@ -54,6 +54,7 @@ def counterfactual(
         steps: an int, a slice, ints, or bools (T,) or (T, B): as in `Pins`.
         layer: which layer of a model that contains several, by its name in `named_modules()`.
     """
+    check_module(model)
     pin = Pins(update=0.0, steps=steps)
     with _evaluating(model):
         output, ran = observe(model, x, hx, layer=layer, gates=True)

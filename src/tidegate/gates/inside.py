@@ -11,7 +11,7 @@ from tidegate.errors import InputTypeError, InputValueError
 from tidegate.nn.run import Ran, run
 from tidegate.nn.spec import is_cell, is_recurrent
 
-__all__ = ["observe", "recurrent_layers"]
+__all__ = ["check_module", "observe", "recurrent_layers"]
 
 
 def observe(
@@ -21,6 +21,7 @@ def observe(
 
     `model` is a recurrent layer, or contains it: then it is called with `x` alone, and `layer` says which of several.
     """
+    check_module(model)
     if is_recurrent(model):
         if layer is not None:
             raise InputValueError(f"layer must be None, since the model is a recurrent layer itself; got {layer!r}")
@@ -34,6 +35,12 @@ def observe(
     if len(runs) != 1:
         raise InputValueError(f"layer {name!r} must run once in the model's forward; it ran {len(runs)} times")
     return output, runs[0]
+
+
+def check_module(model: object) -> None:
+    """`model` is a module."""
+    if not isinstance(model, nn.Module):
+        raise InputTypeError(f"the model must be a torch.nn.Module; got {type(model).__name__}")
 
 
 def recurrent_layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -56,11 +63,15 @@ def _running(name: str, module: nn.Module, steering: dict[str, Any]) -> Iterator
         runs.append(ran)
         return ran.output, ran.h_n
 
+    already = vars(module).get("forward")  # another tool's wrapper around this layer
     module.forward = forward
     try:
         yield runs
     finally:
-        del module.forward
+        if already is None:
+            del module.forward
+        else:
+            module.forward = already
 
 
 def _find(model: nn.Module, layer: str | None) -> tuple[str, nn.Module]:

@@ -61,15 +61,16 @@ class DirectionTrace:
         return torch.cat([shares[:1], ordered.flip(0) if self.backward else ordered])
 
     def half_life(self) -> Float[Tensor, "H"]:
-        """Steps, per unit, after which half of what the unit held is overwritten, at its average rate in this trace.
+        """Steps, per unit, after which half of what the unit held is overwritten, at its mean rate in this trace.
 
         `ln(1/2) / mean ln(1-Gu)` over the steps and sequences that were not masked: 0 for a unit that always writes
-        (an RNN), infinite for one that never does.
+        (an RNN), infinite for one that never does, or was masked throughout.
         """
-        rate = torch.log1p(-self.update)
+        decay = -torch.log1p(-self.update)
         if self.mask is not None:
-            rate = rate[self.mask]
-        return math.log(0.5) / rate.reshape(-1, rate.shape[-1]).mean(0)
+            decay = decay[self.mask]
+        decay = decay.reshape(-1, decay.shape[-1])
+        return math.log(2) / (decay.sum(0).abs() / max(len(decay), 1))  # abs: a decay of -0.0 is an infinite half-life
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from tidegate.errors import InputValueError
 from tidegate.nn.run import run
 from tidegate.nn.spec import Recurrent
 from tidegate.ops.backends import check_backend
-from tidegate.ops.checks import check_activation, check_shape, check_tensor
+from tidegate.ops.checks import check_activation, check_mask, check_nonlinearity, check_shape, check_sizes, check_tensor
 from tidegate.ops.functional import Reset, system_of
 from tidegate.ops.pins import Pins
 
@@ -46,8 +46,11 @@ class _Cell(Recurrent, torch.nn.RNNCellBase):
             expected_hx = (*input.shape[:-1], self.hidden_size)
             check_shape("hx", check_tensor("hx", hx), expected_hx, "(B, H)" if input.ndim == 2 else "(H,)")
             hx = hx.unsqueeze(0)
-        ran = run(self, input.unsqueeze(0), hx, mask=None if mask is None else mask.unsqueeze(0), pins=pins)
-        return ran.h_n.squeeze(0)
+        if mask is not None:
+            mask = check_mask(mask, input.shape[:-1], "(B,)" if input.ndim == 2 else "()", input.device).unsqueeze(0)
+        return run(self, input.unsqueeze(0), hx, mask=mask, pins=pins).h_n.squeeze(0)
+
+    own_forward = forward
 
 
 class GRUCell(_Cell, torch.nn.GRUCell):
@@ -68,11 +71,17 @@ class GRUCell(_Cell, torch.nn.GRUCell):
         system = system_of(reset)
         check_activation("activation", activation)
         check_backend(backend)
+        check_sizes(input_size=input_size, hidden_size=hidden_size)
         super().__init__(input_size, hidden_size, bias, device, dtype)
         self.system, self.reset, self.activation, self.backend = system, reset, activation, backend
         if reset is None:
             for name, full in list(self.named_parameters()):
                 setattr(self, name, torch.nn.Parameter(full.detach()[hidden_size:].clone()))
+
+    def extra_repr(self) -> str:
+        """torch.nn's, and what differs from torch.nn's."""
+        reset = "" if self.reset == "after" else f", reset={self.reset!r}"
+        return super().extra_repr() + reset + ("" if self.activation == "tanh" else f", activation={self.activation!r}")
 
 
 class RNNCell(_Cell, torch.nn.RNNCell):
@@ -91,7 +100,14 @@ class RNNCell(_Cell, torch.nn.RNNCell):
         backend: str = "auto",
     ) -> None:
         check_backend(backend)
+        check_nonlinearity(nonlinearity)
+        check_sizes(input_size=input_size, hidden_size=hidden_size)
         super().__init__(input_size, hidden_size, bias, nonlinearity, device, dtype)
         self.system, self.activation = "rnn", nonlinearity if activation is None else activation
         self.backend = backend
         check_activation("activation", self.activation)
+
+    def extra_repr(self) -> str:
+        """torch.nn's, and what differs from torch.nn's."""
+        plain = self.activation == self.nonlinearity
+        return super().extra_repr() + ("" if plain else f", activation={self.activation!r}")

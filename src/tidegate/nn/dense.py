@@ -5,13 +5,13 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from tidegate.equations import Activation
-from tidegate.errors import InputValueError
 from tidegate.nn.run import run
 from tidegate.nn.spec import Recurrent
 from tidegate.ops.backends import check_backend
-from tidegate.ops.checks import check_activation
+from tidegate.ops.checks import check_activation, check_sizes
 from tidegate.ops.pins import Pins
 
 __all__ = ["Dense"]
@@ -36,8 +36,7 @@ class Dense(Recurrent, torch.nn.Module):
         activation: str | Activation = "tanh",
         backend: str = "auto",
     ) -> None:
-        if min(input_size, hidden_size) < 1:
-            raise InputValueError(f"input_size and hidden_size must be at least 1; got {input_size} and {hidden_size}")
+        check_sizes(input_size=input_size, hidden_size=hidden_size)
         check_activation("activation", activation)
         check_backend(backend)
         super().__init__()
@@ -56,18 +55,22 @@ class Dense(Recurrent, torch.nn.Module):
 
     def forward(
         self,
-        input: Tensor,
+        input: Tensor | PackedSequence,
         hx: Tensor | None = None,
         *,
         lengths: Tensor | Iterable[int] | None = None,
         mask: Tensor | None = None,
         pins: Pins | Iterable[Pins] | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor | PackedSequence, Tensor]:
         """As `GRU.forward`; `hx` matters only where a mask or a pin holds it. `pins` may force the update gate."""
         ran = run(self, input, hx, lengths=lengths, mask=mask, pins=pins)
-        assert isinstance(ran.output, Tensor)
         return ran.output, ran.h_n
 
+    own_forward = forward
+
     def extra_repr(self) -> str:
-        """The sizes."""
-        return f"{self.input_size}, {self.hidden_size}, batch_first={self.batch_first}"
+        """The sizes, and what differs from the defaults."""
+        bias = "" if self.bias_ih_l0 is not None else ", bias=False"
+        batch_first = ", batch_first=True" if self.batch_first else ""
+        activation = "" if self.activation == "tanh" else f", activation={self.activation!r}"
+        return f"{self.input_size}, {self.hidden_size}{bias}{batch_first}{activation}"

@@ -1,5 +1,7 @@
 """Initialisation that torch.nn does not have."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -20,14 +22,14 @@ def chrono_(layer: nn.Module, steps: float, generator: torch.Generator | None = 
 
     Raises:
         InputTypeError: the layer has no update gate (an RNN), or no biases.
-        InputValueError: `steps` is less than 2.
+        InputValueError: `steps` is less than 2, or not finite.
     """
     spec = describe(layer)
     convention = SYSTEMS[spec.system].convention
     if "update" not in convention.blocks:
         raise InputTypeError(f"layer must have an update gate; {type(layer).__name__} has none")
-    if not steps >= 2:
-        raise InputValueError(f"steps must be at least 2; got {steps:g}")
+    if not 2 <= steps < math.inf:
+        raise InputValueError(f"steps must be at least 2 and finite; got {steps:g}")
     rows = convention.rows("update", spec.hidden_size)
     for weights in (direction for directions in spec.weights for direction in directions):
         if weights.bias_ih is None or weights.bias_hh is None:

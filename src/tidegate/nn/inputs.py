@@ -71,7 +71,7 @@ def read_inputs(
         raise InputValueError(f"input must hold at least one step and one sequence; got T = {steps}, B = {batch}")
     inside = None
     if lengths is not None:
-        values = check_lengths(lengths if isinstance(lengths, Tensor) else list(lengths), batch, steps, x.device)
+        values = check_lengths(lengths, batch, steps, x.device)
         inside = torch.arange(steps, device=x.device).unsqueeze(-1) < values
         mask = inside if mask is None else mask & inside
     return Sequences(x, _initial(spec, hx, batch, batched), mask, inside, None, spec.batch_first, batched)

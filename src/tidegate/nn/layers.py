@@ -10,7 +10,7 @@ from tidegate.equations import Activation
 from tidegate.nn.run import run
 from tidegate.nn.spec import Recurrent
 from tidegate.ops.backends import check_backend
-from tidegate.ops.checks import check_activation
+from tidegate.ops.checks import check_activation, check_nonlinearity, check_sizes
 from tidegate.ops.functional import Reset, system_of
 from tidegate.ops.pins import Pins
 
@@ -50,6 +50,14 @@ class _Layers(Recurrent, torch.nn.RNNBase):
         """
         ran = run(self, input, hx, lengths=lengths, mask=mask, pins=pins)
         return ran.output, ran.h_n
+
+    own_forward = forward
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew as torch.nn does; a learned initial state becomes zero."""
+        super().reset_parameters()
+        if isinstance(h_0 := getattr(self, "h_0", None), Tensor):
+            torch.nn.init.zeros_(h_0)
 
     def flatten_parameters(self) -> None:
         """Nothing to do: only cuDNN needs its weights in one piece."""
@@ -107,6 +115,7 @@ class GRU(_Layers, torch.nn.GRU):  # type: ignore[misc]  # one forward with more
     ) -> None:
         system = system_of(reset)
         check_activation("activation", activation)
+        check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
         sizes = (input_size, hidden_size, num_layers)
         super().__init__(*sizes, bias, batch_first, dropout, bidirectional, device=device, dtype=dtype)
         self.system, self.reset, self.activation = system, reset, activation
@@ -151,6 +160,8 @@ class RNN(_Layers, torch.nn.RNN):  # type: ignore[misc]  # as GRU
         learn_h_0: bool = False,
         backend: str = "auto",
     ) -> None:
+        check_nonlinearity(nonlinearity)
+        check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
         sizes = (input_size, hidden_size, num_layers)
         super().__init__(*sizes, nonlinearity, bias, batch_first, dropout, bidirectional, device=device, dtype=dtype)
         self.system, self.activation = "rnn", self.nonlinearity if activation is None else activation

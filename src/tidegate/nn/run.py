@@ -9,13 +9,12 @@ from torch.nn.functional import dropout
 from torch.nn.utils.rnn import PackedSequence
 
 from tidegate import ops
-from tidegate.errors import InputTypeError, InputValueError
 from tidegate.nn.inputs import Sequences, read_inputs
 from tidegate.nn.spec import Spec, describe
 from tidegate.ops.call import Call, Steps
-from tidegate.ops.pins import Pins, resolve
+from tidegate.ops.pins import Pins, read_pins, resolve
 
-__all__ = ["Ran", "Record", "explain", "read_pins", "run"]
+__all__ = ["Ran", "Record", "explain", "run"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +47,7 @@ def run(
     """Run a recurrent layer with the arguments of its `forward`; a cell is unrolled over an input of (T, B, I)."""
     spec = describe(module)
     sequences = read_inputs(spec, input, hx, lengths=lengths, mask=mask)
-    pins = read_pins(spec, pins)
+    pins = _read_pins(spec, pins)
     x, finals, layers = sequences.x, [], []
     for depth in range(len(spec.weights)):
         if depth and spec.dropout > 0:
@@ -74,7 +73,7 @@ def explain(
     """Which backend each layer of `module` runs on for this input, and why: one line a layer. Nothing is computed."""
     spec = describe(module)
     sequences = read_inputs(spec, input, hx, lengths=lengths, mask=mask)
-    pins = read_pins(spec, pins)
+    pins = _read_pins(spec, pins)
     lines = []
     for depth in range(len(spec.weights)):
         inner = sequences.x.new_empty(*sequences.x.shape[:2], spec.directions * spec.hidden_size)
@@ -85,22 +84,9 @@ def explain(
     return "\n".join(lines)
 
 
-def read_pins(spec: Spec, pins: Pins | Iterable[Pins] | None) -> tuple[Pins, ...]:
-    """One pin, several or none as a tuple, if each concerns something that the module has."""
-    try:
-        read = () if pins is None else (pins,) if isinstance(pins, Pins) else tuple(pins)
-    except TypeError:
-        raise InputTypeError(f"pins must be tidegate.Pins or several of them; got {type(pins).__name__}") from None
-    for pin in read:
-        if not isinstance(pin, Pins):
-            raise InputTypeError(f"pins must be tidegate.Pins or several of them; got {type(pin).__name__}")
-        if pin.layer is not None and not 0 <= pin.layer < len(spec.weights):
-            raise InputValueError(f"pins layer must lie in 0..{len(spec.weights) - 1}; got {pin.layer}")
-        if pin.direction == "reverse" and spec.directions == 1:
-            raise InputValueError('pins direction must be "forward" for a layer of one direction; got "reverse"')
-        if pin.reset is not None and spec.system == "dense":
-            raise InputValueError("pins reset must be None for a dense layer, which has no past to gate")
-    return read
+def _read_pins(spec: Spec, pins: Pins | Iterable[Pins] | None) -> tuple[Pins, ...]:
+    directions = ("forward", "reverse")[: spec.directions]
+    return read_pins(pins, spec.system, layers=len(spec.weights), directions=directions)
 
 
 def _calls(spec: Spec, sequences: Sequences, depth: int, x: Tensor, pins: tuple[Pins, ...], gates: bool) -> list[Call]:

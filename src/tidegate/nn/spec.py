@@ -1,6 +1,8 @@
 """What a recurrent module computes, read from the module: Tidegate's own, torch.nn's as they stand, and the cells."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -17,6 +19,8 @@ class Recurrent:
     system: str
     activation: str | Activation
     backend: str
+    #: The `forward` that `run` stands for: a subclass with another one computes something else.
+    own_forward: ClassVar[Callable[..., Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,16 +65,18 @@ def is_cell(module: object) -> bool:
 
 
 def is_recurrent(module: object) -> bool:
-    """Whether `module` is a layer or cell that Tidegate can run: its own, or torch.nn's with torch.nn's forward."""
+    """Whether `module` is a layer or cell that Tidegate can run: its own or torch.nn's, with their own forward."""
     if isinstance(module, Recurrent):
-        return True
+        return getattr(type(module), "forward", None) is type(module).own_forward
     return any(isinstance(module, kind) and type(module).forward is call for kind, call in _TORCH_FORWARD.items())
 
 
 def describe(module: nn.Module) -> Spec:
     """The `Spec` of a recurrent layer or cell; raises `InputTypeError` for any other module."""
     if not is_recurrent(module):
-        raise InputTypeError(f"the layer must be a GRU, an RNN or one of their cells; got {type(module).__name__}")
+        raise InputTypeError(
+            f"the layer must be a GRU, an RNN or one of their cells, with its own forward; got {type(module).__name__}"
+        )
     gated = isinstance(module, nn.GRU | nn.GRUCell)
     return Spec(
         system=module.system if isinstance(module, Recurrent) else "gru" if gated else "rnn",

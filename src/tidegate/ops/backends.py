@@ -22,7 +22,7 @@ class Choice(NamedTuple):
 
 def check_backend(backend: str) -> None:
     """Raise `BackendError` unless `backend` is "auto" or one that this version has."""
-    if backend != "auto" and backend not in BACKENDS:
+    if backend not in ("auto", *BACKENDS):
         known = ", ".join(f'"{name}"' for name in ["auto", *BACKENDS])
         raise BackendError(f"backend must be one of {known} in this version; got {backend!r}")
 

@@ -8,7 +8,16 @@ from torch import Tensor
 from tidegate.equations import ACTIVATIONS
 from tidegate.errors import InputTypeError, InputValueError
 
-__all__ = ["check_activation", "check_lengths", "check_like", "check_mask", "check_shape", "check_tensor"]
+__all__ = [
+    "check_activation",
+    "check_lengths",
+    "check_like",
+    "check_mask",
+    "check_nonlinearity",
+    "check_shape",
+    "check_sizes",
+    "check_tensor",
+]
 
 
 def check_tensor(name: str, value: object) -> Tensor:
@@ -48,7 +57,7 @@ def check_mask(mask: object, expected: Sequence[int], axes: str, device: torch.d
 def check_lengths(lengths: object, batch: int, steps: int, device: torch.device) -> Tensor:
     """`lengths` as int64 (B,) on `device`, if each lies in 0..T."""
     try:
-        values = torch.as_tensor(lengths, device=device)
+        values = torch.as_tensor(lengths if isinstance(lengths, Tensor) else list(lengths), device=device)  # type: ignore[call-overload]
     except (TypeError, ValueError, RuntimeError):
         raise InputTypeError(f"lengths must be ints; got {type(lengths).__name__}") from None
     if values.dtype == torch.bool or values.is_floating_point() or values.is_complex():
@@ -57,6 +66,21 @@ def check_lengths(lengths: object, batch: int, steps: int, device: torch.device)
     for length in values[(values < 0) | (values > steps)].tolist():
         raise InputValueError(f"lengths must lie in 0..T = 0..{steps}; got {length}")
     return values.long()
+
+
+def check_sizes(**sizes: object) -> None:
+    """Each size, given by its argument's name, is an int of at least 1."""
+    for name, size in sizes.items():
+        if type(size) is not int:
+            raise InputTypeError(f"{name} must be an int; got {type(size).__name__}")
+        if size < 1:
+            raise InputValueError(f"{name} must be at least 1; got {size}")
+
+
+def check_nonlinearity(nonlinearity: object) -> None:
+    """`nonlinearity` is one of torch.nn's two."""
+    if nonlinearity not in ("tanh", "relu"):
+        raise InputValueError(f'nonlinearity must be "tanh" or "relu" (activation takes others); got {nonlinearity!r}')
 
 
 def check_activation(name: str, activation: object) -> None:

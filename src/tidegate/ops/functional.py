@@ -11,7 +11,7 @@ from tidegate.errors import InputValueError
 from tidegate.ops.backends import run
 from tidegate.ops.call import SYSTEMS, Call, Steps
 from tidegate.ops.checks import check_activation, check_like, check_mask, check_shape, check_tensor
-from tidegate.ops.pins import Pins, resolve
+from tidegate.ops.pins import Pins, read_pins, resolve
 
 __all__ = ["Reset", "gru", "rnn", "system_of"]
 
@@ -21,7 +21,7 @@ _GRU_SYSTEMS: dict[Reset, str] = {"after": "gru", "before": "gru-reset-before", 
 
 def system_of(reset: Reset) -> str:
     """The system's name for a GRU's `reset` argument."""
-    if reset not in _GRU_SYSTEMS:
+    if not isinstance(reset, str | None) or reset not in _GRU_SYSTEMS:
         raise InputValueError(f'reset must be "after", "before" or None; got {reset!r}')
     return _GRU_SYSTEMS[reset]
 
@@ -37,7 +37,7 @@ def gru(
     reset: Reset = "after",
     activation: str | Activation = "tanh",
     mask: Tensor | None = None,
-    pins: Iterable[Pins] = (),
+    pins: Pins | Iterable[Pins] | None = None,
     reverse: bool = False,
     gates: bool = False,
     backend: str = "auto",
@@ -63,7 +63,7 @@ def rnn(
     *,
     activation: str | Activation = "tanh",
     mask: Tensor | None = None,
-    pins: Iterable[Pins] = (),
+    pins: Pins | Iterable[Pins] | None = None,
     reverse: bool = False,
     gates: bool = False,
     backend: str = "auto",
@@ -80,7 +80,7 @@ def _recurrence(
     weights: PackedWeights,
     activation: str | Activation,
     mask: Tensor | None,
-    pins: Iterable[Pins],
+    pins: Pins | Iterable[Pins] | None,
     reverse: bool,
     gates: bool,
     backend: str,
@@ -102,10 +102,11 @@ def _recurrence(
     check_shape("h_0", h_0, (batch, hidden), "(B, H)")
     check_like("h_0", h_0, "x", x)
     for name, tensor in weights._asdict().items():
-        if tensor is not None:
+        if tensor is not None or name in ("weight_ih", "weight_hh"):
             check_shape(name, check_tensor(name, tensor), *expected[name])
-            check_like(name, tensor, "x", x)
+            check_like(name, check_tensor(name, tensor), "x", x)
     if mask is not None:
         check_mask(mask, (steps, batch), "(T, B)", x.device)
+    pins = read_pins(pins, system, directions=("reverse",) if reverse else ("forward",))
     pinned = resolve(pins, (steps, batch, hidden), x, reverse=reverse)
     return run(Call(system, x, h_0, weights, activation, mask, pinned, reverse, gates), backend)

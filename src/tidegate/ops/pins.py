@@ -11,7 +11,7 @@ from torch import Tensor
 from tidegate.equations import Pinned
 from tidegate.errors import InputTypeError, InputValueError
 
-__all__ = ["Pins", "resolve"]
+__all__ = ["Pins", "read_pins", "resolve"]
 
 Selection = int | slice | Sequence[int] | Tensor | None
 GATES: tuple[Literal["update"], Literal["reset"]] = ("update", "reset")
@@ -42,10 +42,36 @@ class Pins:
     def __post_init__(self) -> None:
         if self.update is None and self.reset is None:
             raise InputValueError("pins must force update, reset or both; got neither")
+        if self.layer is not None and type(self.layer) is not int:
+            raise InputTypeError(f"pins layer must be an int or None; got {type(self.layer).__name__}")
         if self.direction not in (None, "forward", "reverse"):
             raise InputValueError(f'pins direction must be "forward", "reverse" or None; got {self.direction!r}')
         for gate in GATES:
             _check_value(gate, getattr(self, gate))
+
+
+def read_pins(
+    pins: Pins | Iterable[Pins] | None,
+    system: str,
+    *,
+    layers: int = 1,
+    directions: tuple[str, ...] = ("forward",),
+) -> tuple[Pins, ...]:
+    """One pin, several or none as a tuple, if each concerns something that there is."""
+    try:
+        read = () if pins is None else (pins,) if isinstance(pins, Pins) else tuple(pins)
+    except TypeError:
+        raise InputTypeError(f"pins must be tidegate.Pins or several of them; got {type(pins).__name__}") from None
+    for pin in read:
+        if not isinstance(pin, Pins):
+            raise InputTypeError(f"pins must be tidegate.Pins or several of them; got {type(pin).__name__}")
+        if pin.layer is not None and not 0 <= pin.layer < layers:
+            raise InputValueError(f"pins layer must lie in 0..{layers - 1}; got {pin.layer}")
+        if pin.direction not in (None, *directions):
+            raise InputValueError(f'pins direction must be "{directions[0]}" or None here; got "{pin.direction}"')
+        if pin.reset is not None and system == "dense":
+            raise InputValueError("pins reset must be None for a dense layer, which has no past to gate; got a value")
+    return read
 
 
 def resolve(
@@ -122,15 +148,23 @@ def _select(name: str, selection: Selection, size: int, device: torch.device) ->
 
 def _indices(name: str, selection: int | slice | Sequence[int] | Tensor, size: int) -> list[int]:
     if isinstance(selection, slice):
+        parts = [part for part in (selection.start, selection.stop, selection.step) if part is not None]
+        if any(type(part) is not int for part in parts):
+            raise InputTypeError(f"pins {name} must be a slice of ints; got {selection!r}")
+        if selection.step == 0:
+            raise InputValueError(f"pins {name} must be a slice with a step other than 0; got {selection!r}")
         bounds = [bound for bound in (selection.start, selection.stop) if bound is not None]
         outside = [bound for bound in bounds if not -size <= bound <= size]
         if outside:
             raise InputValueError(f"pins {name} must lie in 0..{size - 1}; got a slice to {outside[0]}")
         return list(range(*selection.indices(size)))
     values = selection.tolist() if isinstance(selection, Tensor) else selection
-    listed = [values] if isinstance(values, int) else list(values)
-    if any(isinstance(index, bool) or not isinstance(index, int) for index in listed):
-        raise InputTypeError(f"pins {name} must be an int, a slice, ints or a bool tensor; got {selection!r}")
+    listed = list(values) if isinstance(values, Iterable) else [values]
+    if any(type(index) is not int for index in listed):
+        got = (
+            f"{selection.dtype} of shape {tuple(selection.shape)}" if isinstance(selection, Tensor) else repr(selection)
+        )
+        raise InputTypeError(f"pins {name} must be an int, a slice, ints or a bool tensor; got {got}")
     return listed
 
 
@@ -163,4 +197,4 @@ def _as_tensor(gate: str, value: float | Tensor, shape: tuple[int, int, int], li
 
 
 def _is_plane(steps: Selection) -> bool:
-    return isinstance(steps, Tensor) and steps.ndim == 2
+    return isinstance(steps, Tensor) and steps.ndim == 2 and steps.dtype == torch.bool
