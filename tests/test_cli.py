@@ -1,15 +1,22 @@
 """The command line as a person meets it: help, refusals in one sentence, an interrupt that leaves nothing behind."""
 
+import dataclasses
+import io
 import re
 import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
+from rich.console import Console
 
+from tests.sample_records import sample_record
 from tests.test_video import CLIPS
 from tidegate import __version__
+from tidegate.cli.demo import table
+from tidegate.train.demo import DEMO_SYSTEMS
 
 
 def tidegate(*arguments, **options):
@@ -65,6 +72,30 @@ def test_an_out_that_holds_files_is_refused_before_any_work(tmp_path):
 def test_an_out_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     assert "out must be a folder" in refusal(tidegate("demo", "--out", tmp_path / "file"))
+
+
+def test_the_table_fits_a_terminal_of_80_columns():
+    console = Console(width=80, file=io.StringIO(), legacy_windows=False)
+    titles = {system.key: system.title for system in DEMO_SYSTEMS}
+    sample = sample_record()
+    largest: dict[str, Any] = {
+        "parameters": 165_258,
+        "accuracy": 1.0,
+        "seconds": 100.0,
+        "memory_rest": 1.0,
+        "gradient": 3.2e-17,
+    }
+    systems = tuple(dataclasses.replace(row, title=titles[row.system], **largest) for row in sample.systems)
+    record = dataclasses.replace(sample, systems=systems)
+    console.print(table(record))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    for row in systems:
+        line = next(line for line in text.splitlines() if line.startswith(row.title + " "))
+        for number in (f"{row.parameters:,}", f"{row.accuracy:.1%}", f"{row.memory_rest:.1%}", f"{row.gradient:.1e}"):
+            assert number in line
 
 
 def test_missing_and_truncated_clips_are_refused_and_nothing_is_written(tmp_path):

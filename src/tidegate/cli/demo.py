@@ -12,7 +12,7 @@ from tidegate.report import DemoRecord, film_page
 from tidegate.train.demo import DEMO_SYSTEMS, TRAINING_STEPS, DemoProgress, metrics, run_demo
 from tidegate.train.folders import check_out, save_classifier, staged
 
-__all__ = ["run"]
+__all__ = ["run", "table"]
 
 
 def run(console: Console, out: Path, *, seed: int, steps: int | None, clips: Path | None, overwrite: bool) -> None:
@@ -27,7 +27,9 @@ def run(console: Console, out: Path, *, seed: int, steps: int | None, clips: Pat
             save_classifier(model, folder / key)
         (folder / "report.html").write_text(film_page(demo.record), encoding="utf-8")
         (folder / "metrics.json").write_text(json.dumps(metrics(demo.record), indent=2) + "\n", encoding="utf-8")
-    console.print(_table(demo.record))
+    console.print()
+    console.print(table(demo.record))
+    console.print()
     console.print(f"The page of pictures: {(out / 'report.html').resolve()}", soft_wrap=True, highlight=False)
 
 
@@ -50,18 +52,24 @@ def _progress(bars: Progress, steps: int) -> DemoProgress:
     return progress
 
 
-def _table(record: DemoRecord) -> Table:
-    chance = f"chance {record.chance:.0%}, {record.test_sequences:,} test films of frames never trained on"
-    table = Table(title=f"Which shot opened the film?  ({chance})", title_justify="left", caption_justify="left")
-    table.caption = "update gate: 1 writes, 0 holds. memory: share of the final state that was written there."
-    table.add_column("system", no_wrap=True)
-    for column in (
-        "parameters", "accuracy", "update gate\non advert", "update gate\non opening", "memory of\nopening",
-        "memory of\nadvert", "memory of\nrest", "‖∂a(T)/∂a(5)‖", "seconds",
-    ):  # fmt: skip
-        table.add_column(column, justify="right")
+def table(record: DemoRecord) -> Table:
+    """The result as a terminal of 80 columns can hold it."""
+    films = f"{record.test_sequences:,} films of unseen frames, chance {record.chance:.0%}"
+    result = Table(title=f"Which shot opened the film? {films}", title_justify="left", title_style="bold")
+    result.box, result.pad_edge, result.padding = None, False, (0, 1, 0, 0)
+    result.caption_justify = "left"
+    result.caption = (
+        "update: mean update gate there (1 writes, 0 holds)\n"
+        "memory: share of the final state that was written there\n"
+        "‖∂a(T)/∂a(5)‖: how much of a change after the opening reaches the final state"
+    )
+    result.add_column("system", no_wrap=True)
+    headings = ["para-\nmeters", "accu-\nracy", "update\nadvert", "update\nopen-\ning", "memory\nopen-\ning"]
+    headings += ["memory\nadvert", "memory\nrest", "‖∂a(T)/\n∂a(5)‖", "sec"]
+    for heading in headings:
+        result.add_column(heading, justify="right", no_wrap=True)
     for row in record.systems:
-        table.add_row(
+        result.add_row(
             row.title,
             f"{row.parameters:,}",
             f"{row.accuracy:.1%}",
@@ -71,6 +79,6 @@ def _table(record: DemoRecord) -> Table:
             f"{row.memory_advert:.1%}",
             f"{row.memory_rest:.1%}",
             f"{row.gradient:.1e}",
-            f"{row.seconds:.1f}",
+            f"{row.seconds:.0f}",
         )
-    return table
+    return result
