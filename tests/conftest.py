@@ -2,15 +2,16 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 
+import jaxtyping
 import pytest
 from hypothesis import HealthCheck, settings
-from jaxtyping import install_import_hook
 
 import tests.typechecker  # noqa: F401 - found by name below
 
 # Before anything imports tidegate: every annotated function then checks the shapes it is given and gives.
-install_import_hook("tidegate", "tests.typechecker.checked")
+jaxtyping.install_import_hook("tidegate", "tests.typechecker.checked")
 
 import torch  # noqa: E402
 
@@ -24,6 +25,14 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 @pytest.fixture(autouse=True)
 def _reproducible():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def as_users_run_it() -> Iterator[None]:
+    """Without the run-time check of annotations, which only the tests have: what remains is our own sentence."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

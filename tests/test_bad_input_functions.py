@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from jaxtyping import config
 from torch import nn
 
 import tidegate as tg
@@ -158,14 +157,6 @@ OTHERS = {
         lambda: ops.gru(**arguments(3), reset=None),
     ),
 }
-
-
-@pytest.fixture
-def as_users_run_it():
-    """Without the run-time check of annotations, which only the tests have: what remains is our own sentence."""
-    config.update("jaxtyping_disable", True)
-    yield
-    config.update("jaxtyping_disable", False)
 
 
 def assert_refused(call, error, sentence):

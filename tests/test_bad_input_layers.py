@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from jaxtyping import config
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import tidegate as tg
@@ -277,14 +276,6 @@ CONSTRUCTORS = {
         lambda: tg.Dense(I, H, backend="abacus"),
     ),
 }
-
-
-@pytest.fixture
-def as_users_run_it():
-    """Without the run-time check of annotations, which only the tests have: what remains is our own sentence."""
-    config.update("jaxtyping_disable", True)
-    yield
-    config.update("jaxtyping_disable", False)
 
 
 def assert_refused(call, error, sentence):

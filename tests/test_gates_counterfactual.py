@@ -144,3 +144,12 @@ def test_a_model_that_returns_no_tensor_is_refused():
 
     with pytest.raises(TypeError, match=r"^the model must return a tensor, .*; got str$"):
         tg.counterfactual(Talker(nn.GRU(I, H)), torch.randn(T, B, I), 1)
+
+
+def test_lengths_and_masks_hold_in_both_runs():
+    module, x, lengths = layer("gru", I, H), random(T, B, I), [3, 6, 2]
+    found = tg.counterfactual(module, x, 1, lengths=lengths)
+    assert found.output.equal(module(x, lengths=lengths)[0])
+    assert found.output_without.equal(module(x, lengths=lengths, pins=tg.Pins(update=0.0, steps=1))[0])
+    keep = torch.rand(T, B) > 0.3
+    assert tg.counterfactual(module, x, 1, mask=keep).output.equal(module(x, mask=keep)[0])

@@ -1,6 +1,7 @@
 """Gradient flow is ‖∂a(T)/∂a(t)‖: against automatic differentiation of the whole layer, and where it is known."""
 # mypy: allow-untyped-calls
 
+import math
 from typing import Any
 
 import pytest
@@ -45,8 +46,8 @@ def norms_by_autograd(module, x, h_0, order=2, mask=None, update=None):
     return torch.stack(rows[::-1]).detach()
 
 
-def close(found, expected):
-    torch.testing.assert_close(found, expected, atol=1e-11, rtol=1e-10)
+def close(found, expected, rtol=1e-10):
+    torch.testing.assert_close(found, expected, atol=1e-11, rtol=rtol)
 
 
 def one_way(system, module, suffix):
@@ -196,3 +197,52 @@ def test_flow_of_a_long_wide_layer_is_computed_in_parts(monkeypatch):
     whole = tg.gradient_flow(module, x).norm
     monkeypatch.setattr("tidegate.gates.flow._BUDGET", 2 * B * H * H)
     close(tg.gradient_flow(module, x).norm, whole)
+
+
+def test_a_gradient_that_vanishes_below_float64_is_still_measured():
+    module, x = layer("gru", I, H), torch.zeros(9000, 1, I, dtype=torch.float64)
+    short, long = tg.gradient_flow(module, x[:500]), tg.gradient_flow(module, x)
+    assert long.norm[0] == 0  # beyond float64
+    assert -1200 < long.log_norm[0] < -745
+    assert 0 < long.per_step < 1
+    close(long.per_step, short.per_step, rtol=0.1)
+
+
+def test_a_gradient_that_explodes_beyond_float64_is_still_measured():
+    rnn: Any = tg.RNN(I, H, activation="identity").double()
+    with torch.no_grad():
+        rnn.weight_hh_l0.copy_(4 * torch.eye(H))
+    flow = tg.gradient_flow(rnn, torch.zeros(3000, B, I, dtype=torch.float64))
+    assert flow.norm[0].isinf().all()
+    close(flow.log_norm[0], torch.full((B,), 3000 * math.log(4), dtype=torch.float64))
+    close(flow.per_step, torch.full((B,), 4.0, dtype=torch.float64))
+
+
+def test_per_step_counts_only_the_steps_of_each_sequence():
+    module, x = layer("gru", I, H), random(20, 2, I)
+    flow = tg.gradient_flow(module, x, lengths=[20, 6])
+    alone = tg.gradient_flow(module, x[:6, 1:])
+    assert flow.steps.tolist() == [20, 6]
+    close(flow.per_step[1:], alone.per_step)
+
+
+def test_a_state_that_is_not_finite_gives_nan_and_leaves_the_other_sequences_alone():
+    module, x = layer("gru", I, H), random(T, B, I)
+    spoilt = x.clone()
+    spoilt[2, 1] = torch.nan
+    flow, clean = tg.gradient_flow(module, spoilt), tg.gradient_flow(module, x)
+    assert flow.norm[0, 1].isnan()
+    close(flow.norm[:, [0, 2]], clean.norm[:, [0, 2]])
+
+
+def test_a_model_in_training_is_measured_without_dropout():
+    module = tg.GRU(I, H, num_layers=2, dropout=0.5).train()
+    x = torch.randn(T, B, I)
+    assert tg.gradient_flow(module, x).norm.equal(tg.gradient_flow(module, x).norm)
+    assert module.training
+
+
+def test_an_activation_with_parameters_is_measured():
+    module = tg.RNN(I, H, activation=torch.nn.PReLU())
+    assert tg.gradient_flow(module, torch.randn(T, B, I)).norm.isfinite().all()
+    assert module(torch.randn(T, B, I))[0].dtype == torch.float32

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import tidegate as tg
 from tests.layer_helpers import SYSTEMS, draw_, layer
+from tidegate.errors import InputTypeError
 
 T, B, I, H = 6, 3, 4, 5
 
@@ -166,3 +167,44 @@ def test_half_life_of_a_trace_in_which_every_step_is_masked_is_infinite():
     module, x = layer("gru", I, H), random(T, B, I)
     found = tg.trace(module, x, mask=torch.zeros(T, B, dtype=torch.bool)).half_life()
     assert found.eq(math.inf).all(), "nothing was ever overwritten"
+
+
+def test_one_step_that_writes_in_full_does_not_make_the_half_life_zero():
+    gates = torch.full((200, 1, H), 0.05)
+    gates[7] = 1.0
+    found = tg.trace(tg.GRU(I, H), torch.randn(200, 1, I), pins=tg.Pins(update=gates)).half_life()
+    mean = (199 * 0.05 + 1) / 200
+    torch.testing.assert_close(found, torch.full((H,), math.log(0.5) / math.log(1 - mean)), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_memory_sums_to_1_and_half_lives_are_finite_in_half_precision(dtype):
+    module = tg.GRU(I, 32)
+    tg.init.chrono_(module, 500)
+    seen = tg.trace(module.to(dtype), torch.randn(500, 2, I).to(dtype))
+    memory = seen.memory()
+    assert memory.dtype == torch.float32
+    torch.testing.assert_close(memory.sum(0), torch.ones(2, 32), atol=1e-5, rtol=0)
+    assert seen.half_life().isfinite().all()
+
+
+def test_memory_sums_to_1_under_autocast():
+    module = tg.GRU(I, 32)
+    tg.init.chrono_(module, 500)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        seen = tg.trace(module, torch.randn(500, 2, I))
+        torch.testing.assert_close(seen.memory().sum(0), torch.ones(2, 32), atol=1e-5, rtol=0)
+
+
+def test_memory_of_a_long_sequence_sums_to_1_and_rebuilds_the_state():
+    seen = tg.trace(tg.GRU(I, H), torch.randn(5000, 1, I))
+    memory = seen.memory()
+    torch.testing.assert_close(memory.sum(0), torch.ones(1, H), atol=1e-5, rtol=0)
+    torch.testing.assert_close((memory[1:] * seen.candidate).sum(0), seen.hidden[-1], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("t", [2.5, "1", None, True])
+@pytest.mark.usefixtures("as_users_run_it")
+def test_a_step_that_is_no_int_is_refused(t):
+    with pytest.raises(InputTypeError, match="t must be an int; got"):
+        tg.trace(tg.GRU(I, H), torch.randn(T, B, I)).memory(t)

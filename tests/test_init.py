@@ -167,3 +167,9 @@ def test_a_number_of_steps_that_is_no_memory_is_refused_and_changes_nothing(step
     with pytest.raises(InputValueError, match=r"^steps must be .*2.*; got "):
         tg.init.chrono_(module, steps)
     assert module.bias_ih_l0.equal(before)
+
+
+def test_biases_that_are_computed_are_refused_rather_than_left_as_they_are():
+    layer = torch.nn.utils.parametrizations.weight_norm(tg.GRU(3, 5), "bias_ih_l0")
+    with pytest.raises(InputTypeError, match=r"layer must own its biases to initialise them"):
+        tg.init.chrono_(layer, 10)

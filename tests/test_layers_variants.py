@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import tidegate as tg
 from tests.layer_helpers import EQUATIONS, draw_, everything, layer, loop
 from tidegate.equations import ACTIVATIONS
+from tidegate.errors import InputValueError
 from tidegate.ops.functional import Reset
 
 T, B, I, H = 5, 4, 3, 6
@@ -263,3 +264,12 @@ def test_a_masked_dense_layer_keeps_its_last_output_and_first_its_initial_state(
 def test_every_system_with_a_layer_is_tested_here():
     assert {"dense", *SYSTEMS} == set(EQUATIONS)
     assert set(EQUATIONS) == set(tg.ops.SYSTEMS)
+
+
+@pytest.mark.parametrize(
+    ("activation", "got"),
+    [(torch.sum, r"\(\)"), (lambda value: value[..., :1], r"\(3, 1\)"), (lambda value: None, "NoneType")],
+)
+def test_an_activation_that_would_be_broadcast_is_refused(activation, got):
+    with pytest.raises(InputValueError, match=rf"activation must give a tensor of its argument's shape; got {got}"):
+        tg.GRU(2, 4, activation=activation)(torch.randn(5, 3, 2))

@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from jaxtyping import config
 
 import tidegate as tg
 from tidegate.errors import InputTypeError, InputValueError
@@ -228,14 +227,6 @@ REFUSED_FOR_A_SHAPE = {
     "one-sequence-for-all": ({"update": torch.rand(T, 1, H)}, InputValueError, r"\(5, 3, 4\) here; got \(5, 1, 4\)$"),
     "batch-first": ({"update": torch.rand(B, T, H)}, InputValueError, r"\(5, 3, 4\) here; got \(3, 5, 4\)$"),
 }
-
-
-@pytest.fixture
-def as_users_run_it():
-    """Without the run-time check of annotations, which only the tests have: what remains is our own sentence."""
-    config.update("jaxtyping_disable", True)
-    yield
-    config.update("jaxtyping_disable", False)
 
 
 def assert_a_sentence(caught):

@@ -1,7 +1,6 @@
 """Counterfactuals: what the output would have been, had some steps never been let in."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from tidegate.errors import InputTypeError
-from tidegate.gates.inside import check_module, observe
+from tidegate.gates.inside import observe
 from tidegate.gates.trace import trace_of
 from tidegate.ops.pins import Pins, resolve
 
@@ -45,24 +44,24 @@ def counterfactual(
     hx: Tensor | None = None,
     *,
     layer: str | None = None,
+    lengths: Tensor | Iterable[int] | None = None,
+    mask: Tensor | None = None,
 ) -> Counterfactual:
     """Run `model` twice in evaluation mode, as it is and with `steps` held out of every layer and direction (`Gu=0`).
 
     Args:
         model: a recurrent layer, or a model that contains one.
-        x, hx: as for `trace`.
+        x, hx, lengths, mask: as for `trace`.
         steps: an int, a slice, ints, or bools (T,) or (T, B): as in `Pins`.
         layer: which layer of a model that contains several, by its name in `named_modules()`.
     """
-    check_module(model)
     pin = Pins(update=0.0, steps=steps)
-    with _evaluating(model):
-        output, ran = observe(model, x, hx, layer=layer, gates=True)
-        output_without, _ = observe(model, x, hx, layer=layer, pins=pin)
+    output, ran = observe(model, x, hx, layer=layer, evaluate=True, lengths=lengths, mask=mask, gates=True)
+    without, _ = observe(model, x, hx, layer=layer, evaluate=True, lengths=lengths, mask=mask, pins=pin)
     seen = trace_of(ran).layers[-1]
     held = resolve([pin], seen.update.shape, seen.update).update  # type: ignore[arg-type]  # a shape of three sizes
     assert held is not None
-    return Counterfactual(_first(output), _first(output_without), (seen.memory()[1:] * (held == 0)).sum(0))
+    return Counterfactual(_first(output), _first(without), (seen.memory()[1:] * (held == 0)).sum(0))
 
 
 def _first(output: Any) -> Tensor:
@@ -76,15 +75,3 @@ def _first(output: Any) -> Tensor:
             f"the model must return a tensor, or a tuple that starts with one; got {type(output).__name__}"
         )
     return output
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while, so that dropout does not pass for an effect of the steps."""
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, was in training.items():
-            module.training = was

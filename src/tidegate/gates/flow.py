@@ -1,13 +1,14 @@
 """Gradient flow: how much of the last state's gradient reaches every earlier one; vanishing and exploding, measured."""
 
+import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.func import jacrev, vmap
+from torch.func import vjp, vmap
 from torch.nn.utils.rnn import PackedSequence
 
 from tidegate.conventions import PackedWeights, unpack
@@ -28,13 +29,21 @@ _BUDGET = 1 << 24
 class GradientFlow:
     """`‖∂a(T)/∂a(t)‖` for every t: near 0 the past is out of reach of training, far above 1 it explodes."""
 
-    #: (T+1, B): row 0 is the initial state, row t the state after t steps; row T is 1 in the spectral norm.
-    norm: Float[Tensor, "rows B"]
+    #: (T+1, B) the natural logarithm of the norm, which neither underflows nor overflows: row 0 is the initial state,
+    #: row t the state after t steps. -inf where the norm is exactly 0, NaN where a state was not finite.
+    log_norm: Float[Tensor, "rows B"]
+    #: (B,) how many steps of each sequence were not masked.
+    steps: Int[Tensor, "B"]
+
+    @property
+    def norm(self) -> Float[Tensor, "rows B"]:
+        """(T+1, B) the norm itself; row T is 1 in the spectral norm. Beyond float64 it is 0 or infinite."""
+        return self.log_norm.exp()
 
     @property
     def per_step(self) -> Float[Tensor, "B"]:
-        """The factor by which the norm changes per step back, on (geometric) average over the whole sequence."""
-        return (self.norm[0] / self.norm[-1]) ** (1 / (len(self.norm) - 1))
+        """(B,) the factor by which the norm changes per step back, on (geometric) average over the unmasked steps."""
+        return ((self.log_norm[0] - self.log_norm[-1]) / self.steps.clamp_min(1)).exp()
 
 
 @torch.no_grad()
@@ -53,7 +62,9 @@ def gradient_flow(
 ) -> GradientFlow:
     """The norm of `∂a(T)/∂a(t)`, the product of the Jacobians of all steps after t, with the inputs held fixed.
 
-    Computed in float64: every step's Jacobian by automatic differentiation of its equation, then their product.
+    The model runs once, in evaluation mode and its own dtype; around the states that it took, every step's Jacobian
+    comes from automatic differentiation of its equation in float64. The time grows as T*B*H^3: measure a few sequences,
+    not a whole data set.
 
     Args:
         model, x, hx, layer, lengths, mask, pins: as for `trace`.
@@ -63,29 +74,41 @@ def gradient_flow(
     """
     if norm not in ("spectral", "frobenius"):
         raise InputValueError(f'norm must be "spectral" or "frobenius"; got {norm!r}')
-    _, ran = observe(model, x, hx, layer=layer, lengths=lengths, mask=mask, pins=pins)
+    _, ran = observe(model, x, hx, layer=layer, evaluate=True, lengths=lengths, mask=mask, pins=pins)
     if not -len(ran.layers) <= depth < len(ran.layers):
         raise InputValueError(f"depth must lie in {-len(ran.layers)}..{len(ran.layers) - 1}; got {depth}")
     directions = ran.layers[depth]
     if reverse and len(directions) == 1:
         raise InputValueError("reverse must be False for a layer of one direction; got True")
     record = directions[int(reverse)]
-    return GradientFlow(_norms(_in_order(record.call), _states_before(record.call, record.steps.hidden), norm))
+    call, before = _in_order(record.call), _states_before(record.call, record.steps.hidden)
+    steps = before.new_full(before.shape[1:2], len(before)) if call.mask is None else call.mask.sum(0)
+    return GradientFlow(_log_norms(call, before, norm), steps.long())
 
 
-def _norms(call: Call, before: Tensor, norm: str) -> Tensor:
-    """(T+1, B) norms of the running product, from the last step back."""
+def _log_norms(call: Call, before: Tensor, norm: str) -> Float[Tensor, "rows B"]:
+    """The logarithms of the running product's norm, from the last step back to the first."""
     steps, batch, hidden = before.shape
     product = torch.eye(hidden, dtype=before.dtype, device=before.device).expand(batch, -1, -1)
-    order: Any = 2 if norm == "spectral" else "fro"
-    norms = [torch.linalg.matrix_norm(product, order)]
+    scale = before.new_zeros(batch)
+    product, scale = _rescaled(product, scale, norm)
+    log_norms = [scale]
     chunk = max(1, _BUDGET // (batch * hidden * hidden))
     for end in range(steps, 0, -chunk):
         jacobians = _jacobians(call, before, slice(max(0, end - chunk), end))
         for jacobian in jacobians.flip(0):
-            product = product @ jacobian
-            norms.append(torch.linalg.matrix_norm(product, order))
-    return torch.stack(norms[::-1])
+            product, scale = _rescaled(product @ jacobian, scale, norm)
+            log_norms.append(scale)
+    return torch.stack(log_norms[::-1])
+
+
+def _rescaled(product: Tensor, scale: Tensor, norm: str) -> tuple[Tensor, Tensor]:
+    """The product (B, H, H) at norm 1, so that it stays in range for any T, and the logarithm (B,) of what it was."""
+    finite = product.isfinite().all(-1).all(-1)
+    order: Any = 2 if norm == "spectral" else "fro"
+    size = torch.linalg.matrix_norm(torch.where(finite[:, None, None], product, 0), order)
+    product = product / torch.where(size > 0, size, 1)[:, None, None]
+    return product, scale + torch.where(finite, size, torch.nan).log()
 
 
 def _jacobians(call: Call, before: Tensor, chunk: slice) -> Float[Tensor, "S B H H"]:
@@ -94,12 +117,14 @@ def _jacobians(call: Call, before: Tensor, chunk: slice) -> Float[Tensor, "S B H
     weights = unpack(system.convention, call.weights)
     pins = [None if pin is None else pin.expand_as(before)[chunk] for pin in call.pins]
 
-    def after(h_prev: Tensor, x: Tensor, *pinned: Tensor | None) -> Tensor:
-        return system.equation(x, h_prev, weights, call.g, Pinned(*pinned)).hidden
+    def after(h_prev: Tensor) -> Tensor:
+        return system.equation(call.x[chunk], h_prev, weights, call.g, Pinned(*pins)).hidden
 
-    axes = (0, 0, *(None if pin is None else 0 for pin in pins))
-    per_step = vmap(vmap(jacrev(after), in_dims=axes), in_dims=axes)
-    jacobians: Tensor = per_step(before[chunk], call.x[chunk], *pins)
+    states, pull_back = vjp(after, before[chunk])  # type: ignore[misc]  # two things, as has_aux is False
+    # rows of a batch are independent: one unit of every state at once is one row of every Jacobian
+    units = torch.eye(states.shape[-1], dtype=states.dtype, device=states.device)
+    (rows,) = vmap(lambda unit: pull_back(unit.expand_as(states)))(units)
+    jacobians: Tensor = rows.movedim(0, 2)
     if call.mask is None:
         return jacobians
     identity = torch.eye(before.shape[-1], dtype=before.dtype, device=before.device)
@@ -117,7 +142,9 @@ def _in_order(call: Call) -> Call:
         x=ordered(without_unread_values(call)).double(),
         h_0=call.h_0.double(),
         weights=PackedWeights(*(None if weight is None else weight.double() for weight in call.weights)),  # type: ignore[arg-type]
-        activation=call.activation,
+        activation=copy.deepcopy(call.activation).double()
+        if isinstance(call.activation, nn.Module)
+        else call.activation,
         mask=None if call.mask is None else ordered(call.mask),
         pins=Pinned(*(None if pin is None else ordered(pin).double() for pin in call.pins)),
     )

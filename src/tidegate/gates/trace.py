@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from tidegate.errors import InputValueError
+from tidegate.errors import InputTypeError, InputValueError
 from tidegate.gates.inside import observe
 from tidegate.nn.run import Ran, Record
 from tidegate.ops.pins import Pins
@@ -45,12 +45,16 @@ class DirectionTrace:
 
         `a(t) = w(init)*a(0) + Σ_s w(s)*ã(s)` with `w(s) = Gu(s) * Π_k (1-Gu(k))` over the steps k between s and t. This
         is exact: the rows are in [0, 1], sum to 1 for every unit, and rebuild the state from the candidates. Steps that
-        this direction had not seen by `t` have 0. Raises `InputValueError` if `t` is outside the sequence.
+        this direction had not seen by `t` have 0. Gates of half precision are multiplied in float32.
+
+        Raises `InputValueError` if `t` is outside the sequence.
         """
         steps = len(self.update)
+        if type(t) is not int:
+            raise InputTypeError(f"t must be an int; got {type(t).__name__}")
         if not -steps <= t < steps:
             raise InputValueError(f"t must lie in {-steps}..{steps - 1}; got {t}")
-        update = self.update.flip(0) if self.backward else self.update
+        update = _at_least_single(self.update.flip(0) if self.backward else self.update)
         seen = steps - t % steps if self.backward else t % steps + 1
         written, keep = update[:seen], 1 - update[:seen]
         one = torch.ones_like(keep[:1])
@@ -61,16 +65,17 @@ class DirectionTrace:
         return torch.cat([shares[:1], ordered.flip(0) if self.backward else ordered])
 
     def half_life(self) -> Float[Tensor, "H"]:
-        """Steps, per unit, after which half of what the unit held is overwritten, at its mean rate in this trace.
+        """Steps, per unit, after which half of what it held is overwritten, at its mean update gate in this trace.
 
-        `ln(1/2) / mean ln(1-Gu)` over the steps and sequences that were not masked: 0 for a unit that always writes
-        (an RNN), infinite for one that never does, or was masked throughout.
+        `ln(1/2) / ln(1 - mean Gu)`, the mean over the steps and sequences that were not masked: 0 for a unit that
+        always writes (an RNN), infinite for one that never does, or was masked throughout.
         """
-        decay = -torch.log1p(-self.update)
+        update = _at_least_single(self.update)
         if self.mask is not None:
-            decay = decay[self.mask]
-        decay = decay.reshape(-1, decay.shape[-1])
-        return math.log(2) / (decay.sum(0).abs() / max(len(decay), 1))  # abs: a decay of -0.0 is an infinite half-life
+            update = update[self.mask]
+        update = update.reshape(-1, update.shape[-1])
+        mean = update.sum(0) / max(len(update), 1)
+        return math.log(2) / torch.log1p(-mean).abs()
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,13 +144,17 @@ def trace(
     Returns:
         A `Trace`; its gates are (T, B, H) whatever the form of the input (B is 1 if it was unbatched).
     """
-    steering = {"lengths": lengths, "mask": mask, "pins": pins}
-    return trace_of(observe(model, x, hx, layer=layer, **steering, gates=True)[1])
+    return trace_of(observe(model, x, hx, layer=layer, lengths=lengths, mask=mask, pins=pins, gates=True)[1])
 
 
 def trace_of(ran: Ran) -> Trace:
     """The trace of a run that gave its gates out."""
     return Trace(ran.output, ran.h_n, tuple(_layer_trace(records) for records in ran.layers))
+
+
+def _at_least_single(gate: Tensor) -> Tensor:
+    """Half-precision gates in float32, for their products over many steps would drift."""
+    return gate.float() if gate.dtype in (torch.float16, torch.bfloat16) else gate
 
 
 def _layer_trace(records: tuple[Record, ...]) -> LayerTrace:

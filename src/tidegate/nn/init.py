@@ -30,10 +30,13 @@ def chrono_(layer: nn.Module, steps: float, generator: torch.Generator | None = 
         raise InputTypeError(f"layer must have an update gate; {type(layer).__name__} has none")
     if not 2 <= steps < math.inf:
         raise InputValueError(f"steps must be at least 2 and finite; got {steps:g}")
+    owned = list(layer.parameters())
     rows = convention.rows("update", spec.hidden_size)
     for weights in (direction for directions in spec.weights for direction in directions):
         if weights.bias_ih is None or weights.bias_hh is None:
             raise InputTypeError("layer must have biases (bias=True) to initialise; it has none")
+        if not all(any(bias is own for own in owned) for bias in (weights.bias_ih, weights.bias_hh)):
+            raise InputTypeError("layer must own its biases to initialise them; here they are computed (parametrized)")
         _fill(weights.bias_ih[rows], convention.sign("update"), steps, generator)
         weights.bias_hh[rows].zero_()
     return layer

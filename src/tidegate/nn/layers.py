@@ -86,7 +86,8 @@ class GRU(_Layers, torch.nn.GRU):  # type: ignore[misc]  # one forward with more
         ã(t) = g(Wax·x(t) + Gr*(Waa·a(t-1)) + ba)
         a(t) = Gu*ã(t) + (1-Gu)*a(t-1)
 
-    Positional arguments, parameter names, shapes and initialisation are `torch.nn.GRU`'s; a state_dict goes both ways.
+    Positional arguments, parameter names, shapes and initialisation are `torch.nn.GRU`'s; a state_dict goes both ways
+    (with `learn_h_0` it has one entry more: load torch.nn's with `strict=False`).
 
     Args:
         reset: "after" the product, as above and in torch.nn; "before" it, `ã = g(Wax·x + Waa·(Gr*a) + ba)` (Cho et al.

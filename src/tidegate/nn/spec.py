@@ -10,7 +10,7 @@ from tidegate.conventions import PackedWeights
 from tidegate.equations import Activation
 from tidegate.errors import InputTypeError
 
-__all__ = ["Recurrent", "Spec", "describe", "is_cell", "is_recurrent"]
+__all__ = ["Recurrent", "Spec", "describe", "is_cell", "is_recurrent", "opaque"]
 
 
 class Recurrent:
@@ -65,18 +65,25 @@ def is_cell(module: object) -> bool:
 
 
 def is_recurrent(module: object) -> bool:
-    """Whether `module` is a layer or cell that Tidegate can run: its own or torch.nn's, with their own forward."""
-    if isinstance(module, Recurrent):
-        return getattr(type(module), "forward", None) is type(module).own_forward
-    return any(isinstance(module, kind) and type(module).forward is call for kind, call in _TORCH_FORWARD.items())
+    """Whether `module` is a layer or cell that Tidegate can run: its own, torch.nn's, or a subclass of one."""
+    return isinstance(module, (Recurrent, *_TORCH_FORWARD))
+
+
+def opaque(module: nn.Module) -> str | None:
+    """Why the gates of a recurrent module cannot be looked into, or None if they can."""
+    if "forward" in vars(module):
+        return "its forward has been replaced, so that what it computes is not known"
+    own = [type(module).own_forward] if isinstance(module, Recurrent) else list(_TORCH_FORWARD.values())
+    forward = type(module).forward
+    if not any(forward is known for known in own):
+        return f"{type(module).__name__} has a forward of its own, so that what it computes is not known"
+    return None
 
 
 def describe(module: nn.Module) -> Spec:
     """The `Spec` of a recurrent layer or cell; raises `InputTypeError` for any other module."""
     if not is_recurrent(module):
-        raise InputTypeError(
-            f"the layer must be a GRU, an RNN or one of their cells, with its own forward; got {type(module).__name__}"
-        )
+        raise InputTypeError(f"the layer must be a GRU, an RNN or one of their cells; got {type(module).__name__}")
     gated = isinstance(module, nn.GRU | nn.GRUCell)
     return Spec(
         system=module.system if isinstance(module, Recurrent) else "gru" if gated else "rnn",

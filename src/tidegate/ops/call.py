@@ -10,6 +10,7 @@ from torch import Tensor
 from tidegate import conventions, equations
 from tidegate.conventions import Convention, PackedWeights
 from tidegate.equations import ACTIVATIONS, Activation, Pinned, Step
+from tidegate.errors import InputValueError
 
 __all__ = ["SYSTEMS", "Call", "Steps", "System"]
 
@@ -58,7 +59,20 @@ class Call:
     @property
     def g(self) -> Activation:
         """The activation as a function."""
-        return ACTIVATIONS[self.activation] if isinstance(self.activation, str) else self.activation
+        return ACTIVATIONS[self.activation] if isinstance(self.activation, str) else _unit_by_unit(self.activation)
+
+
+def _unit_by_unit(activation: Activation) -> Activation:
+    """A user's activation, refused where it does not give one number for each unit, which would be broadcast."""
+
+    def checked(value: Tensor) -> Tensor:
+        result = activation(value)
+        if not isinstance(result, Tensor) or result.shape != value.shape:
+            got = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+            raise InputValueError(f"activation must give a tensor of its argument's shape; got {got}")
+        return result
+
+    return checked
 
 
 class Steps(NamedTuple):

@@ -1,6 +1,6 @@
 """Refusals: every check raises one sentence that names the argument, what came and what was expected."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 
 import torch
 from torch import Tensor
@@ -56,6 +56,8 @@ def check_mask(mask: object, expected: Sequence[int], axes: str, device: torch.d
 
 def check_lengths(lengths: object, batch: int, steps: int, device: torch.device) -> Tensor:
     """`lengths` as int64 (B,) on `device`, if each lies in 0..T."""
+    if isinstance(lengths, Set | Mapping):
+        raise InputTypeError(f"lengths must be ints in the order of the sequences; got {type(lengths).__name__}")
     try:
         values = torch.as_tensor(lengths if isinstance(lengths, Tensor) else list(lengths), device=device)  # type: ignore[call-overload]
     except (TypeError, ValueError, RuntimeError):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Literal
 
 import torch
@@ -160,12 +161,12 @@ def _indices(name: str, selection: int | slice | Sequence[int] | Tensor, size: i
         return list(range(*selection.indices(size)))
     values = selection.tolist() if isinstance(selection, Tensor) else selection
     listed = list(values) if isinstance(values, Iterable) else [values]
-    if any(type(index) is not int for index in listed):
+    if any(isinstance(index, bool) or not isinstance(index, Integral) for index in listed):
         got = (
             f"{selection.dtype} of shape {tuple(selection.shape)}" if isinstance(selection, Tensor) else repr(selection)
         )
         raise InputTypeError(f"pins {name} must be an int, a slice, ints or a bool tensor; got {got}")
-    return listed
+    return [int(index) for index in listed]
 
 
 def _check_value(gate: str, value: object) -> None:
@@ -181,10 +182,10 @@ def _check_value(gate: str, value: object) -> None:
         outside = value[~((value >= 0) & (value <= 1))]
         if outside.numel():
             raise InputValueError(f"pins {gate} must lie in [0, 1]; got {outside[0].item():g}")
-    elif isinstance(value, bool) or not isinstance(value, int | float):
+    elif isinstance(value, bool) or not isinstance(value, Real):
         raise InputTypeError(f"pins {gate} must be a number or a tensor; got {type(value).__name__}")
-    elif not 0 <= value <= 1:
-        raise InputValueError(f"pins {gate} must lie in [0, 1]; got {value:g}")
+    elif not 0 <= float(value) <= 1:
+        raise InputValueError(f"pins {gate} must lie in [0, 1]; got {float(value):g}")
 
 
 def _as_tensor(gate: str, value: float | Tensor, shape: tuple[int, int, int], like: Tensor) -> Tensor:
