@@ -42,6 +42,7 @@ def sample_record(
         frames = random.integers(0, 256, (50, 72, 88, 3), dtype=np.uint8)
     return DemoRecord(
         chance=0.125,
+        elimination=0.2,
         test_sequences=400,
         seed=seed,
         training_steps=training_steps,
@@ -103,6 +104,8 @@ def _system(name: str, units: int, training_steps: int, random: np.random.Genera
         accuracy=accuracy,
         update_on_advert=float(update[5:9].mean()),
         update_on_opening=float(update[:5].mean()),
+        untrained_update_on_advert={"dense": 1.0, "rnn": 1.0, "gru-default-init": 0.51}.get(name, 0.07),
+        untrained_update_on_opening={"dense": 1.0, "rnn": 1.0, "gru-default-init": 0.5}.get(name, 0.06),
         memory_opening=by_kind["opening"],
         memory_advert=by_kind["advert"],
         memory_rest=by_kind["rest"],

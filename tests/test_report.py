@@ -97,6 +97,11 @@ def test_the_page_says_what_it_is_to_machines(elements):
     assert len(ids) == len(set(ids))
 
 
+def gate_cells(trained: float, untrained: float) -> list[str]:
+    """A gate's number, and what it was before training; a gate that is 1 by definition has no before."""
+    return [f"{trained:.2f}", *([] if untrained == 1 else [f"from {untrained:.2f}"])]
+
+
 def test_every_system_and_number_is_there(elements, record):
     text = words(elements.text)
     for system in record.systems:
@@ -104,8 +109,8 @@ def test_every_system_and_number_is_there(elements, record):
             system.title,
             count(system.parameters),
             percent(system.accuracy),
-            f"{system.update_on_opening:.2f}",
-            f"{system.update_on_advert:.2f}",
+            *gate_cells(system.update_on_opening, system.untrained_update_on_opening),
+            *gate_cells(system.update_on_advert, system.untrained_update_on_advert),
             percent(system.memory_opening),
             percent(system.memory_advert),
             percent(system.memory_rest),
@@ -160,13 +165,17 @@ def accuracies(record: DemoRecord, value: float) -> DemoRecord:
 
 def test_the_headline_follows_the_accuracies(record):
     assert "GRU did best" in sentences(record)
-    assert "Not clearly better than chance" in sentences(record)
+    assert "20.0 % can be had without it, by ruling out the shots that came later" in sentences(record)
+    assert "as far as their answers show: the Dense layer (12.2 %) and the RNN (15.2 %);" in sentences(record)
+    within = with_system(record, "gru-default-init", accuracy=0.23)  # within two standard errors of ruling out
+    assert "(15.2 %) and the GRU, PyTorch's initialisation (23.0 %)" in sentences(within)
+    assert "(23.0 %)" not in sentences(replace(within, elimination=0.15))
     turned = with_system(with_system(record, "gru", accuracy=0.1), "rnn", accuracy=0.999)
     assert "RNN did best: it named the opening shot in 99.9 %" in sentences(turned)
     assert "GRU did worst, with 10.0 %" in sentences(turned)
     assert "No network did clearly better than guessing" in sentences(accuracies(record, 0.13))
     assert "All networks did equally well: 90.0 %" in sentences(accuracies(record, 0.9))
-    assert "Every network did better than chance" in sentences(accuracies(record, 0.9))
+    assert "Every network remembers the opening" in sentences(accuracies(record, 0.9))
 
 
 def test_the_headline_follows_the_gates(record):
@@ -176,6 +185,17 @@ def test_the_headline_follows_the_gates(record):
     assert "less open during the advert than during the opening: 0.10 on average, against 0.50" in gates(0.5, 0.1)
     assert "wider open during the advert than during the opening" in gates(0.1, 0.5)
     assert "about as far open during the advert as during the opening" in gates(0.3, 0.31)
+    before = with_system(record, "gru", untrained_update_on_advert=0.21, untrained_update_on_opening=0.43)
+    assert "Before training it was 0.21 and 0.43." in sentences(before)
+
+
+def test_the_table_tells_what_was_learned_from_what_was_given(record, html):
+    text = Elements(html).text
+    assert "from 0.07" in text
+    assert "from 0.51" in text
+    assert "from 1.00" not in text  # what has no gate starts and stays at 1 by definition
+    cells = [a for tag, a in Elements(html).elements if tag == "td" and "defined" in (a.get("class") or "")]
+    assert len(cells) == 2 * 5  # two gates and three shares, of the dense layer and of the RNN
 
 
 @pytest.mark.parametrize(
@@ -305,6 +325,11 @@ REFUSED: dict[str, tuple[Callable[[DemoRecord], DemoRecord], str]] = {
     "a system twice": (lambda r: bad_system(r, system="rnn"), r"every system once"),
     "no systems": (lambda r: replace(r, systems=()), r"at least one system"),
     "no test sequences": (lambda r: replace(r, test_sequences=0), r"test_sequences must be at least 1; got 0"),
+    "elimination below 0": (lambda r: replace(r, elimination=-0.1), r"elimination must lie in 0\.\.1"),
+    "an untrained gate above 1": (
+        lambda r: with_system(r, "gru", untrained_update_on_advert=1.5),
+        r"untrained_update_on_advert of the system 'gru' must lie in 0\.\.1",
+    ),
     "chance above 1": (lambda r: replace(r, chance=1.5), r"chance must lie in 0\.\.1"),
 }
 

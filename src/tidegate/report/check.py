@@ -18,6 +18,7 @@ def check_record(record: DemoRecord) -> None:
     """Raise `InputValueError` unless the record is whole: lengths that fit, finite numbers, each in its range."""
     _check_film(record.film)
     _check_share("chance", record.chance)
+    _check_share("elimination", record.elimination)
     for name in ("test_sequences", "training_steps", "batch_size", "hidden_size"):
         if getattr(record, name) < 1:
             raise InputValueError(f"{name} must be at least 1; got {getattr(record, name)}")
@@ -76,7 +77,8 @@ def _check_system(system: SystemRecord, steps: int, record: DemoRecord) -> None:
                 f"{name} of the system {system.system!r} must lie in 0..1; got {values.min():.4g}..{values.max():.4g}"
             )
     _check_sums(system)
-    for name in ("accuracy", "update_on_advert", "update_on_opening", "memory_opening", "memory_advert", "memory_rest"):
+    gates = ("update_on_advert", "update_on_opening", "untrained_update_on_advert", "untrained_update_on_opening")
+    for name in ("accuracy", *gates, "memory_opening", "memory_advert", "memory_rest"):
         _check_share(f"{name} of the system {system.system!r}", getattr(system, name))
     for name in ("gradient", "seconds"):
         if not 0 <= getattr(system, name) < np.inf:

@@ -65,7 +65,9 @@ def zero_notes(record: DemoRecord) -> list[str]:
         runs = np.split(zeros, np.flatnonzero(np.diff(zeros) > 1) + 1)
         at = listed([str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs])
         why = ", for it never looks back" if LOOKS[system.system].reset == 0 else ", or too small for the numbers used"
-        notes.append(f"The {system.title} is exactly 0 at t = {at}{why}: a logarithmic axis has no 0, so nothing is drawn.")
+        notes.append(
+            f"The {system.title} is exactly 0 at t = {at}{why}: a logarithmic axis has no 0, so nothing is drawn."
+        )
     return notes
 
 

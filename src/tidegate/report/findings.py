@@ -52,19 +52,20 @@ def even_shares(film: FilmRecord) -> dict[str, float]:
 
 def findings(record: DemoRecord) -> list[str]:
     """The sentences under the headline: accuracy, gates, memory, gradient and initialisation, where there is one."""
-    sentences = [_accuracy(record), _at_chance(record), _gates(record), _memory(record)]
+    sentences = [_accuracy(record), _without_memory(record), _gates(record), _memory(record)]
     return [sentence for sentence in (*sentences, _gradient(record), _initialisation(record)) if sentence]
 
 
-def _above_chance(system: SystemRecord, record: DemoRecord) -> bool:
-    return system.accuracy > record.chance + two_standard_errors(record.chance, record.test_sequences)
+def _above(baseline: float, system: SystemRecord, record: DemoRecord) -> bool:
+    """Whether the system did better than `baseline` by more than two standard errors."""
+    return system.accuracy > baseline + two_standard_errors(baseline, record.test_sequences)
 
 
 def _accuracy(record: DemoRecord) -> str:
     top, bottom = best(record), worst(record)
     films = f"{count(record.test_sequences)} test films"
     guessing = f"guessing gives {percent(record.chance)}"
-    if not _above_chance(top, record):
+    if not _above(record.chance, top, record):
         return (
             f"No network did clearly better than guessing: the best, the {top.title}, named the opening shot in "
             f"{percent(top.accuracy)} of {films}, where {guessing}."
@@ -77,15 +78,19 @@ def _accuracy(record: DemoRecord) -> str:
     )
 
 
-def _at_chance(record: DemoRecord) -> str:
-    if not _above_chance(best(record), record):
+def _without_memory(record: DemoRecord) -> str:
+    """Who shows no memory of the opening: those who do no better than by ruling out the shots that came later."""
+    if not _above(record.chance, best(record), record):
         return ""
-    margin = two_standard_errors(record.chance, record.test_sequences)
-    guessed = [f"{s.title} ({percent(s.accuracy)})" for s in record.systems if not _above_chance(s, record)]
-    within = f"two standard errors above it, {share_points(margin)}"
-    if not guessed:
-        return f"Every network did better than chance by more than {within.replace(' above it', '')}."
-    return f"Not clearly better than chance (less than {within}): {listed(guessed)}."
+    ruled_out = f"{percent(record.elimination)} can be had without it, by ruling out the shots that came later"
+    without = [
+        f"the {system.title} ({percent(system.accuracy)})"
+        for system in record.systems
+        if not _above(record.elimination, system, record)
+    ]
+    if not without:
+        return f"Every network remembers the opening: {ruled_out}, and all did clearly better."
+    return f"Without a memory of the opening, as far as their answers show: {listed(without)}; {ruled_out}."
 
 
 def _gates(record: DemoRecord) -> str:
@@ -101,7 +106,8 @@ def _gates(record: DemoRecord) -> str:
         verdict = "was wider open during the advert than"
     return (
         f"The update gate of the {system.title} {verdict} during the opening: {advert:.2f} on "
-        f"average, against {opening:.2f}."
+        f"average, against {opening:.2f}. Before training it was {system.untrained_update_on_advert:.2f} and "
+        f"{system.untrained_update_on_opening:.2f}."
     )
 
 

@@ -38,6 +38,8 @@ class SystemRecord:
     accuracy: float
     update_on_advert: float
     update_on_opening: float
+    untrained_update_on_advert: float  # before the first training step: what the initialisation alone does
+    untrained_update_on_opening: float
     memory_opening: float
     memory_advert: float
     memory_rest: float
@@ -57,6 +59,7 @@ class DemoRecord:
     """Everything the report of the interrupted film shows."""
 
     chance: float
+    elimination: float  # mean accuracy of one who remembers every shot of the rest, nothing of the opening, and guesses
     test_sequences: int
     seed: int
     training_steps: int

@@ -17,7 +17,10 @@ INITIAL_SHARE = 0.005
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the result table; `widths` are the percentages of the small memory bar, `bar` that of the accuracy."""
+    """One row of the result table; `widths` are the percentages of the small memory bar, `bar` that of the accuracy.
+
+    `defined` says that the system has no update gate: its gate and its memory are so by definition, not by training.
+    """
 
     title: str
     parameters: str
@@ -29,6 +32,9 @@ class Row:
     widths: tuple[tuple[str, float], ...]
     gradient: str
     seconds: str
+    defined: bool
+    untrained_on_opening: str
+    untrained_on_advert: str
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,9 @@ def _row(system: SystemRecord) -> Row:
         widths=tuple((kind, round(100 * share, 2)) for kind, share in shares.items()),
         gradient=scientific(system.gradient),
         seconds=seconds(system.seconds),
+        defined=not LOOKS[system.system].gated,
+        untrained_on_opening=f"{system.untrained_update_on_opening:.2f}",
+        untrained_on_advert=f"{system.untrained_update_on_advert:.2f}",
     )
 
 

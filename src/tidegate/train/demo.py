@@ -15,7 +15,7 @@ from tidegate import __version__
 from tidegate.data.film import Film, FilmBatch
 from tidegate.nn.init import chrono_
 from tidegate.report.records import DemoRecord, FilmRecord, Span, SystemRecord
-from tidegate.train.inspection import Inspection, inspect
+from tidegate.train.inspection import Inspection, gates, inspect
 from tidegate.train.loop import train_classifier
 from tidegate.train.models import ClassifierConfig, SequenceClassifier, SystemName
 
@@ -73,23 +73,25 @@ def run_demo(
     """Train every system on the same films, `steps` batches of 64, and test it on frames it has never seen."""
     features = torch.from_numpy(film.features)
     rng = np.random.default_rng(seed)
-    training = [film.draw(rng, "train", BATCH, any_advert=True) for _ in range(steps)]
+    training = [_training_batch(film, rng) for _ in range(steps)]
     tests = film.draw(np.random.default_rng(_TESTS_SEED), "test", test_sequences)
     models, rows = {}, []
     for system in DEMO_SYSTEMS:
-        start = time.perf_counter()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = _model(system, film)
-            batches = ((_tinted(features[batch.index]), torch.from_numpy(batch.label)) for batch in training)
+            untrained = gates(model, features, tests)
+            start = time.perf_counter()
+            batches = ((features[batch.index] + tint, torch.from_numpy(batch.label)) for batch, tint in training)
             report = None if progress is None else _named(progress, system.key)
             trained = train_classifier(model, batches, learning_rate=_LEARNING_RATE, progress=report)
-        seconds = time.perf_counter() - start
+            seconds = time.perf_counter() - start
         curves = (np.array(trained.losses, np.float32), np.array(trained.accuracies, np.float32))
-        rows.append(_row(system, model, inspect(model, features, tests), seconds, curves, film.shots))
+        rows.append(_row(system, model, untrained, inspect(model, features, tests), seconds, curves, film.shots))
         models[system.key] = model
     record = DemoRecord(
         chance=1 / len(film.shots),
+        elimination=by_elimination(tests, len(film.shots)),
         test_sequences=test_sequences,
         seed=seed,
         training_steps=steps,
@@ -106,9 +108,11 @@ def run_demo(
 def metrics(record: DemoRecord) -> dict[str, object]:
     """The record's numbers as JSON can hold them."""
     names = ["system", "parameters", "accuracy", "update_on_advert", "update_on_opening"]
+    names += ["untrained_update_on_advert", "untrained_update_on_opening"]
     names += ["memory_opening", "memory_advert", "memory_rest", "gradient", "seconds"]
     return {
         "chance": record.chance,
+        "elimination": record.elimination,
         "test_sequences": record.test_sequences,
         "seed": record.seed,
         "training_steps": record.training_steps,
@@ -125,13 +129,25 @@ def _model(system: DemoSystem, film: Film) -> SequenceClassifier:
     return model
 
 
-def _tinted(x: Tensor) -> Tensor:
-    """Training films, each seen through a glass of its own: one small shift of every tile's colours, for all frames.
+def by_elimination(tests: FilmBatch, shots: int) -> float:
+    """How often one is right who knows every shot of the rest, but not the opening, and guesses among the others.
+
+    The rest never shows the opening's shot, so that forgetting the opening still leaves this much; less than that many
+    right answers show no memory of it.
+    """
+    seen = [len(set(tests.shot[tests.kind[:, film] == films.REST, film])) for film in range(tests.shot.shape[1])]
+    return float(np.mean([1 / (shots - count) for count in seen]))
+
+
+def _training_batch(film: Film, rng: np.random.Generator) -> tuple[FilmBatch, Tensor]:
+    """Training films, and the tinted glass (B, I) through which each is seen: one shift of every tile's colours.
 
     The light of a shot drifts; without this, a network that is sure of every training frame may miss a whole shot's
     later frames.
     """
-    return x + _TINT * x.std((0, 1)) * torch.randn(x.shape[1:])
+    batch = film.draw(rng, "train", BATCH, any_advert=True)
+    tint = _TINT * film.features.std(0) * rng.standard_normal((BATCH, films.FEATURES), dtype=np.float32)
+    return batch, torch.from_numpy(tint)
 
 
 def _named(progress: DemoProgress, key: str) -> Callable[[int, float, float], None]:
@@ -141,6 +157,7 @@ def _named(progress: DemoProgress, key: str) -> Callable[[int, float, float], No
 def _row(
     system: DemoSystem,
     model: SequenceClassifier,
+    untrained: tuple[float, ...],
     seen: Inspection,
     seconds: float,
     curves: tuple[np.ndarray, np.ndarray],
@@ -153,6 +170,8 @@ def _row(
         accuracy=seen.accuracy,
         update_on_advert=seen.update[films.ADVERT],
         update_on_opening=seen.update[films.OPENING],
+        untrained_update_on_advert=untrained[films.ADVERT],
+        untrained_update_on_opening=untrained[films.OPENING],
         memory_opening=seen.memory[films.OPENING],
         memory_advert=seen.memory[films.ADVERT],
         memory_rest=seen.memory[films.REST],

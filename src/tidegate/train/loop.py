@@ -27,7 +27,7 @@ def train_classifier(
 
     Raises `KeyboardInterrupt` if interrupted, with the model as the last whole step left it.
     """
-    training = ClassifierTraining(model, learning_rate)
+    training = ClassifierTraining(model.train(), learning_rate)
     with _quiet():
         trainer = lightning.Trainer(
             accelerator="cpu",
@@ -48,7 +48,7 @@ def train_classifier(
 def _fit(trainer: lightning.Trainer, training: ClassifierTraining, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
     handler = signal.getsignal(signal.SIGINT)
     try:
-        trainer.fit(training, batches)
+        trainer.fit(training, (batch for batch in batches))  # a list would pass for several loaders at once
     except SystemExit:
         if not trainer.interrupted:
             raise
