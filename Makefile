@@ -8,6 +8,7 @@ PYTEST_ARGS ?=
 
 .PHONY: demo test test-slow lint format clean
 
+# replaces the results that an earlier run left in demo-run
 demo: .venv/demo-installed
 	$(BIN)/tidegate demo --out demo-run --overwrite $(ARGS)
 
@@ -29,13 +30,14 @@ format: .venv/dev-installed
 clean:
 	rm -rf .venv demo-run .mypy_cache .pytest_cache .ruff_cache
 
-.venv/bin/python:
-	$(PYTHON) -m venv .venv
+# pip comes last into a new venv: without it the venv was left half-made, and is made anew
+.venv/bin/pip:
+	$(PYTHON) -m venv --clear .venv || { rm -rf .venv; exit 1; }
 
-.venv/demo-installed: pyproject.toml constraints.txt | .venv/bin/python
+.venv/demo-installed: pyproject.toml constraints.txt | .venv/bin/pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo]'
 	@touch $@
 
-.venv/dev-installed: pyproject.toml constraints.txt | .venv/bin/python
+.venv/dev-installed: pyproject.toml constraints.txt | .venv/bin/pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@ .venv/demo-installed

@@ -2,21 +2,27 @@
 
 import dataclasses
 import io
+import itertools
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from tests.sample_records import sample_record
 from tests.test_video import CLIPS
 from tidegate import __version__
+from tidegate.cli import app
 from tidegate.cli.demo import table
-from tidegate.train.demo import DEMO_SYSTEMS
+from tidegate.train.demo import DEMO_SYSTEMS, TRAINING_STEPS
 
 
 def tidegate(*arguments, **options):
@@ -42,6 +48,46 @@ def test_help_tells_what_there_is(arguments):
     done = tidegate(*arguments)
     assert "Usage: tidegate" in done.stdout
     assert "demo" in done.stdout
+
+
+def help_of_demo(width: int) -> str:
+    environment = {**os.environ, "COLUMNS": str(width), "TERM": "dumb", "NO_COLOR": "1"}
+    told: str = tidegate("demo", "--help", env=environment).stdout
+    return told
+
+
+def test_the_help_tells_the_defaults_as_one_would_type_them():
+    assert app._STEPS == TRAINING_STEPS
+    told = help_of_demo(200)
+    assert f"[default: {TRAINING_STEPS}]" in told
+    assert "[default: 0]" in told
+    assert "(" not in told
+    assert "instead of the two that come with Tidegate." in told
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 140])
+def test_the_paragraphs_of_the_help_are_as_wide_as_the_terminal(width):
+    paragraphs = re.split(r"\n\s*\n", help_of_demo(width).partition("╭")[0])
+    paragraph = next(text for text in paragraphs if "Trains a dense" in text)
+    lines = [line.strip() for line in paragraph.strip().splitlines()]
+    for line, following in itertools.pairwise(lines):
+        assert len(f" {line} {following.split()[0]} ") > width, line  # the next word would not have fitted
+
+
+def test_a_seed_too_large_for_what_draws_from_it_is_refused_with_the_usage(tmp_path):
+    out = tmp_path / "run"
+    for seed in (2**63, 99999999999999999999999):
+        done = tidegate("demo", "--out", out, "--seed", seed)
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+        assert "Invalid value for '--seed'" in done.stderr
+    assert names(tmp_path) == []
+
+
+def test_the_largest_seed_is_one_that_numpy_and_torch_take():
+    np.random.default_rng(app._LARGEST_SEED)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(app._LARGEST_SEED)
 
 
 def test_the_version_is_the_packages():
@@ -72,6 +118,16 @@ def test_an_out_that_holds_files_is_refused_before_any_work(tmp_path):
 def test_an_out_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     assert "out must be a folder" in refusal(tidegate("demo", "--out", tmp_path / "file"))
+    sentence = refusal(tidegate("demo", "--out", "file/sub", cwd=tmp_path))
+    assert sentence == "tidegate: out must be a folder that can be written; 'file/sub' cannot: 'file' is a file"
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc to be refused by")
+def test_an_out_that_cannot_be_written_is_refused_by_the_name_that_was_typed():
+    sentence = refusal(tidegate("demo", "--out", "/proc/tidegate/run"))
+    assert re.fullmatch(
+        r"tidegate: out must be a folder that can be written; '/proc/tidegate/run' cannot: [\w ]+", sentence
+    )
 
 
 def test_the_table_fits_a_terminal_of_80_columns():

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import re
+import subprocess
 import sys
 import tomllib
 from importlib import metadata
@@ -14,7 +15,8 @@ from tidegate.errors import MissingExtraError
 from tidegate.extras import require
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
 
 
 @pytest.fixture
@@ -122,3 +124,94 @@ def test_every_extra_that_the_source_names_exists_and_brings_the_package():
         assert brought_by(extra) & {name.lower() for name in distributions.get(package, [package])}, (
             f"{where}: the extra {extra!r} does not bring {package!r}"
         )
+
+
+def imported_by(source: str) -> set[str]:
+    """The top-level packages that `source` imports, in functions too, or asks for by `require`."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "require":
+            name = node.args[0]
+            found |= {str(name.value).partition(".")[0]} if isinstance(name, ast.Constant) else set()
+    return found - set(sys.stdlib_module_names) - {"tidegate"}
+
+
+def unnamed(packages: set[str], requirements: list[str]) -> set[str]:
+    """The packages whose distribution is not itself among the requirements: another one brings it, perhaps."""
+    distributions = metadata.packages_distributions()
+    named = {named_in(requirement)[0] for requirement in requirements}
+    return {
+        package
+        for package in packages
+        if not named & {distribution.lower() for distribution in distributions.get(package, [package])}
+    }
+
+
+def test_every_package_that_the_source_imports_is_named_and_not_left_to_another_to_bring():
+    packages = set().union(*(imported_by(path.read_text()) for path in (ROOT / "src").rglob("*.py")))
+    assert packages >= {"torch", "lightning", "torchmetrics", "safetensors", "typer"}
+    assert not unnamed(packages, PROJECT["dependencies"] + [line for lines in EXTRAS.values() for line in lines])
+    training = set().union(*(imported_by(path.read_text()) for path in (ROOT / "src/tidegate/train").glob("*.py")))
+    assert not unnamed(training, PROJECT["dependencies"] + EXTRAS["train"])
+
+
+def test_a_package_that_another_brings_is_found():
+    source = (
+        "import torch.nn\nfrom torchmetrics.functional import x\ndef f():\n    require('lightning.pytorch', 'train')"
+    )
+    assert imported_by(source) == {"torch", "torchmetrics", "lightning"}
+    assert unnamed(imported_by(source), ["torch>=2.6", "lightning>=2.5"]) == {"torchmetrics"}
+
+
+BARE = """
+import sys
+from importlib.abc import MetaPathFinder
+class Absent(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {absent}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Absent())
+from tidegate.errors import MissingExtraError
+import tidegate.train
+try:
+    {code}
+except MissingExtraError as error:
+    print(error)
+"""
+CLASSIFIER = "tidegate.train.models.SequenceClassifier(tidegate.train.models.ClassifierConfig('gru', 2, 3, ('a', 'b')))"
+
+
+@pytest.mark.parametrize(
+    ("absent", "code"),
+    [
+        ("safetensors", f"tidegate.train.save_classifier({CLASSIFIER}, out)"),
+        ("safetensors", "tidegate.train.load_classifier(saved)"),
+        ("lightning", "import tidegate.train.module"),
+        ("torchmetrics", "import tidegate.train.module"),
+    ],
+)
+def test_on_a_bare_install_training_and_its_folders_say_what_to_install(absent, code, tmp_path):
+    saved, out = tmp_path / "saved", tmp_path / "out"
+    subprocess.run(
+        [sys.executable, "-c", f"import tidegate.train\ntidegate.train.save_classifier({CLASSIFIER}, {str(saved)!r})"],
+        check=True,
+        timeout=120,
+    )
+    optional = {"lightning", "torchmetrics", "safetensors"} if absent == "safetensors" else {absent}
+    code = code.replace("saved)", f"{str(saved)!r})").replace("out)", f"{str(out)!r})")
+    program = BARE.format(absent=optional, code=code)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout == f"this needs the package {absent!r}: pip install 'tidegate[train]'\n", done.stderr
+    assert not out.exists()
+
+
+def test_the_classifiers_folders_are_in_front_and_load_neither_lightning_nor_safetensors():
+    program = (
+        "import sys, tidegate.train; print(tidegate.train.__all__, *{'lightning', 'safetensors'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout == "['load_classifier', 'save_classifier']\n"

@@ -1,8 +1,36 @@
 """Poison: what a backend forgets to write must be seen."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import pytest
+import torch
+
+memory: Any = torch.utils.deterministic  # a module whose one setting its types do not tell
+
+
+@contextmanager
+def poison() -> Iterator[None]:
+    """Memory that torch allocates and does not fill holds NaN (the largest number, for integers) while this lasts.
+
+    That is what `torch.empty` and its relatives give, in Python and in C++. A backend whose buffers torch does not
+    allocate (NumPy's, a compiler's scratch memory, a kernel's own) must poison those itself: here, in its own `with`.
+    """
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = memory.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    memory.fill_uninitialized_memory = True
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        memory.fill_uninitialized_memory = fill
 
 
 @pytest.fixture(autouse=True)
-def poisoned() -> None:
-    """Where a backend's output buffers get filled with NaN; the reference allocates none by hand, so none are yet."""
+def poisoned() -> Iterator[None]:
+    """Every test of the contract runs under `poison`."""
+    with poison():
+        yield

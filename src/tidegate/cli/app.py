@@ -16,11 +16,17 @@ __all__ = ["app"]
 #: Asked for before any work is done.
 _DEMO_PACKAGES = ("av", "jinja2", "lightning", "PIL", "plotly", "safetensors", "torchmetrics")
 
+#: `train.demo.TRAINING_STEPS`, which only a command that trains imports; a test says that they are one.
+_STEPS = 250
+#: What both NumPy and torch take.
+_LARGEST_SEED = 2**63 - 1
+
 app = typer.Typer(
     name="tidegate",
     help="Gated recurrent networks whose memory can be seen and steered.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode="markdown",  # "rich" keeps the line breaks of a docstring
     pretty_exceptions_enable=False,
 )
 
@@ -43,15 +49,13 @@ def _options(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="The folder for the results: new or empty.")] = Path("demo-run"),
-    seed: Annotated[int, typer.Option(min=0, help="Draws the training films and the first weights.")] = 0,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Training steps of each network.", show_default="250")
-    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, max=_LARGEST_SEED, help="Draws the training films and the first weights.")
+    ] = 0,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of each network.")] = _STEPS,
     clips: Annotated[
         Path | None,
-        typer.Option(
-            help="A folder with programme.mp4 and advert.mp4.", show_default="the two that come with Tidegate"
-        ),
+        typer.Option(help="A folder with programme.mp4 and advert.mp4, instead of the two that come with Tidegate."),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the results in a folder that has some.")

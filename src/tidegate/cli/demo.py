@@ -9,17 +9,17 @@ from rich.table import Table
 
 from tidegate.data.film import open_film
 from tidegate.report import DemoRecord, film_page
-from tidegate.train.demo import DEMO_SYSTEMS, TRAINING_STEPS, DemoProgress, metrics, run_demo
+from tidegate.train.demo import DEMO_SYSTEMS, DemoProgress, metrics, run_demo
 from tidegate.train.folders import check_out, save_classifier, staged
+from tidegate.train.inspection import FLOWS
 
 __all__ = ["run", "table"]
 
 
-def run(console: Console, out: Path, *, seed: int, steps: int | None, clips: Path | None, overwrite: bool) -> None:
+def run(console: Console, out: Path, *, seed: int, steps: int, clips: Path | None, overwrite: bool) -> None:
     """Run the demo and write its folder; see `tidegate demo --help`."""
     check_out(out, overwrite=overwrite)
     film = open_film(clips)
-    steps = TRAINING_STEPS if steps is None else steps
     with staged(out, overwrite=overwrite) as folder:
         with _bars(console) as bars:
             demo = run_demo(film, seed=seed, steps=steps, progress=_progress(bars, steps))
@@ -54,14 +54,22 @@ def _progress(bars: Progress, steps: int) -> DemoProgress:
 
 def table(record: DemoRecord) -> Table:
     """The result as a terminal of 80 columns can hold it."""
-    films = f"{record.test_sequences:,} films of unseen frames, chance {record.chance:.0%}"
+    films = f"{record.test_sequences:,} films of frames never trained on"
     result = Table(title=f"Which shot opened the film? {films}", title_justify="left", title_style="bold")
     result.box, result.pad_edge, result.padding = None, False, (0, 1, 0, 0)
     result.caption_justify = "left"
+    before = ", ".join(
+        f"{row.title} {row.untrained_update_on_advert:.2f}/{row.untrained_update_on_opening:.2f}"
+        for row in record.systems
+        if row.untrained_update_on_advert != 1  # 1 by definition, not by training
+    )
     result.caption = (
+        f"accuracy: {record.chance:.1%} by guessing, {record.elimination:.1%} by ruling out the shots seen later\n"
         "update: mean update gate there (1 writes, 0 holds)\n"
+        f"update before training, advert/opening: {before}\n"
         "memory: share of the final state that was written there\n"
-        "‖∂a(T)/∂a(5)‖: how much of a change after the opening reaches the final state"
+        f"‖∂a(T)/∂a(5)‖: how much of a change after the opening reaches the final state; median of {FLOWS} films\n"
+        "a dense layer and an RNN always write: their gates and memories are so by definition"
     )
     result.add_column("system", no_wrap=True)
     headings = ["para-\nmeters", "accu-\nracy", "update\nadvert", "update\nopen-\ning", "memory\nopen-\ning"]

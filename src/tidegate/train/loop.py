@@ -6,11 +6,15 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-import lightning.pytorch as lightning
 from torch import Tensor
 
+from tidegate.extras import require
 from tidegate.train.models import SequenceClassifier
 from tidegate.train.module import ClassifierTraining, Progress, ProgressCallback
+
+require("lightning", "train")
+
+import lightning.pytorch as lightning  # noqa: E402
 
 __all__ = ["train_classifier"]
 

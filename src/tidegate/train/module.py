@@ -3,13 +3,18 @@
 from collections.abc import Callable
 from typing import Any
 
-import lightning.pytorch as lightning
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torchmetrics.functional.classification import multiclass_accuracy
 
+from tidegate.extras import require
 from tidegate.train.models import SequenceClassifier
+
+require("torchmetrics", "train")  # first, for Lightning needs it too
+require("lightning", "train")  # the classes below are built on it, so it cannot wait for a function
+
+import lightning.pytorch as lightning  # noqa: E402
+from torchmetrics.functional.classification import multiclass_accuracy  # noqa: E402
 
 __all__ = ["ClassifierTraining", "Progress", "ProgressCallback"]
 
