@@ -114,6 +114,7 @@ def test_every_system_and_number_is_there(elements, record):
             percent(system.memory_opening),
             percent(system.memory_advert),
             percent(system.memory_rest),
+            *(["by definition"] if system.system in ("dense", "rnn") else []),
             scientific(system.gradient),
             seconds(system.seconds),
         )
@@ -169,7 +170,14 @@ def test_the_headline_follows_the_accuracies(record):
     assert "as far as their answers show: the Dense layer (12.2 %) and the RNN (15.2 %);" in sentences(record)
     within = with_system(record, "gru-default-init", accuracy=0.23)  # within two standard errors of ruling out
     assert "(15.2 %) and the GRU, PyTorch's initialisation (23.0 %)" in sentences(within)
+    assert "two standard errors more, 4.0 percentage points, may be luck." in sentences(within)
     assert "(23.0 %)" not in sentences(replace(within, elimination=0.15))
+    assert "Not clearly better than guessing either: the Dense layer and the RNN." in sentences(record)
+    assert "guessing either: the Dense layer." in sentences(with_system(record, "rnn", accuracy=0.18))
+    above = with_system(with_system(record, "rnn", accuracy=0.18), "dense", accuracy=0.18)
+    assert "the Dense layer (18.0 %) and the RNN (18.0 %)" in sentences(above)
+    assert "guessing either" not in sentences(above)
+    assert sentences(accuracies(record, 0.19)).count("(19.0 %)") == 5  # above chance, yet nobody remembers
     turned = with_system(with_system(record, "gru", accuracy=0.1), "rnn", accuracy=0.999)
     assert "RNN did best: it named the opening shot in 99.9 %" in sentences(turned)
     assert "GRU did worst, with 10.0 %" in sentences(turned)
@@ -196,6 +204,17 @@ def test_the_table_tells_what_was_learned_from_what_was_given(record, html):
     assert "from 1.00" not in text  # what has no gate starts and stays at 1 by definition
     cells = [a for tag, a in Elements(html).elements if tag == "td" and "defined" in (a.get("class") or "")]
     assert len(cells) == 2 * 5  # two gates and three shares, of the dense layer and of the RNN
+    marks = [a for tag, a in Elements(html).elements if tag == "small" and a.get("class") == "defined"]
+    assert len(marks) == 2
+    gated = replace(record, systems=record.systems[2:])
+    assert not any("defined" in (a.get("class") or "") for _, a in Elements(film_page(gated)).elements)
+
+
+def test_both_baselines_are_on_the_page(record):
+    text = words(Elements(film_page(replace(record, chance=0.111, elimination=0.222))).text)
+    assert "Guessing (chance)11.1 %" in text
+    assert "Ruling out later shots22.2 %" in text
+    assert "22.2 % can be had without a memory of the opening" in text
 
 
 @pytest.mark.parametrize(
@@ -325,7 +344,18 @@ REFUSED: dict[str, tuple[Callable[[DemoRecord], DemoRecord], str]] = {
     "a system twice": (lambda r: bad_system(r, system="rnn"), r"every system once"),
     "no systems": (lambda r: replace(r, systems=()), r"at least one system"),
     "no test sequences": (lambda r: replace(r, test_sequences=0), r"test_sequences must be at least 1; got 0"),
-    "elimination below 0": (lambda r: replace(r, elimination=-0.1), r"elimination must lie in 0\.\.1"),
+    "elimination of 0": (lambda r: replace(r, elimination=0.0), r"elimination must lie between 0 and 1; got 0"),
+    "elimination of 1": (lambda r: replace(r, elimination=1.0), r"elimination must lie between 0 and 1; got 1"),
+    "no elimination": (lambda r: replace(r, elimination=float("nan")), r"elimination must lie between.*got nan"),
+    "elimination below chance": (lambda r: replace(r, elimination=0.12), r"not be less than chance, 0.125.*got 0.12"),
+    "an untrained gate that is no number": (
+        lambda r: bad_system(r, untrained_update_on_opening=float("nan")),
+        r"untrained_update_on_opening of the system 'gru'.*got nan",
+    ),
+    "a gate where there is none": (
+        lambda r: with_system(r, "rnn", untrained_update_on_advert=0.5),
+        r"untrained_update_on_advert of the system 'rnn' must be 1, by definition; got 0.5",
+    ),
     "an untrained gate above 1": (
         lambda r: with_system(r, "gru", untrained_update_on_advert=1.5),
         r"untrained_update_on_advert of the system 'gru' must lie in 0\.\.1",
@@ -406,6 +436,29 @@ def test_a_browser_draws_the_page_whole(browser, html, tmp_path, size):
     assert problems == []
     assert requests[0] == file.as_uri()
     assert all(request.startswith(("data:", "blob:")) for request in requests[1:])
+    page.close()
+
+
+@pytest.mark.browser
+def test_a_box_that_scrolls_says_so(browser, html, tmp_path):
+    file = tmp_path / "film.html"
+    file.write_text(html, encoding="utf-8")
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(file.as_uri())
+    page.wait_for_selector("html[data-drawn]")
+    assert page.locator(".sideways").count() == page.locator(".scroll").count() == 3
+    assert page.locator("[data-overflows]").count() == 0
+    assert page.locator(".swipe:visible").count() == 0
+
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.wait_for_function("document.querySelectorAll('[data-overflows]').length === 3")
+    assert page.locator(".swipe:visible").count() == 3
+    shade = "(box, side) => getComputedStyle(box.querySelector('.edges'), side).opacity"
+    for box in page.locator(".sideways").all():
+        assert [box.evaluate(shade, side) for side in ("::before", "::after")] == ["0", "1"]
+        box.locator(".scroll").evaluate("one => { one.scrollLeft = one.scrollWidth }")
+        page.wait_for_function("box => !box.hasAttribute('data-after')", arg=box.element_handle())
+        assert [box.evaluate(shade, side) for side in ("::before", "::after")] == ["1", "0"]
     page.close()
 
 

@@ -18,7 +18,7 @@ def check_record(record: DemoRecord) -> None:
     """Raise `InputValueError` unless the record is whole: lengths that fit, finite numbers, each in its range."""
     _check_film(record.film)
     _check_share("chance", record.chance)
-    _check_share("elimination", record.elimination)
+    _check_elimination(record)
     for name in ("test_sequences", "training_steps", "batch_size", "hidden_size"):
         if getattr(record, name) < 1:
             raise InputValueError(f"{name} must be at least 1; got {getattr(record, name)}")
@@ -29,6 +29,16 @@ def check_record(record: DemoRecord) -> None:
         raise InputValueError(f"systems must name every system once; got {', '.join(names)}")
     for system in record.systems:
         _check_system(system, len(record.film.frames), record)
+
+
+def _check_elimination(record: DemoRecord) -> None:
+    if not 0 < record.elimination < 1:
+        raise InputValueError(f"elimination must lie between 0 and 1; got {record.elimination}")
+    if record.elimination < record.chance - SHARES_TOLERANCE:
+        raise InputValueError(
+            f"elimination must not be less than chance, {record.chance}, since ruling shots out makes no guess worse; "
+            f"got {record.elimination}"
+        )
 
 
 def _check_film(film: FilmRecord) -> None:
@@ -77,9 +87,7 @@ def _check_system(system: SystemRecord, steps: int, record: DemoRecord) -> None:
                 f"{name} of the system {system.system!r} must lie in 0..1; got {values.min():.4g}..{values.max():.4g}"
             )
     _check_sums(system)
-    gates = ("update_on_advert", "update_on_opening", "untrained_update_on_advert", "untrained_update_on_opening")
-    for name in ("accuracy", *gates, "memory_opening", "memory_advert", "memory_rest"):
-        _check_share(f"{name} of the system {system.system!r}", getattr(system, name))
+    _check_means(system)
     for name in ("gradient", "seconds"):
         if not 0 <= getattr(system, name) < np.inf:
             raise InputValueError(
@@ -89,6 +97,19 @@ def _check_system(system: SystemRecord, steps: int, record: DemoRecord) -> None:
         raise InputValueError(
             f"gradient_norms of the system {system.system!r} must not be negative; got {system.gradient_norms.min()}"
         )
+
+
+def _check_means(system: SystemRecord) -> None:
+    """The numbers of the table are shares, and a gate that the system lacks is what the definition says."""
+    gates = ("update_on_advert", "update_on_opening", "untrained_update_on_advert", "untrained_update_on_opening")
+    for name in ("accuracy", *gates, "memory_opening", "memory_advert", "memory_rest"):
+        _check_share(f"{name} of the system {system.system!r}", getattr(system, name))
+    fixed = LOOKS[system.system].update
+    for name in gates:
+        if fixed is not None and abs(getattr(system, name) - fixed) > SHARES_TOLERANCE:
+            raise InputValueError(
+                f"{name} of the system {system.system!r} must be {fixed:g}, by definition; got {getattr(system, name)}"
+            )
 
 
 def _check_sums(system: SystemRecord) -> None:

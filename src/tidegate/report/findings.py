@@ -90,7 +90,13 @@ def _without_memory(record: DemoRecord) -> str:
     ]
     if not without:
         return f"Every network remembers the opening: {ruled_out}, and all did clearly better."
-    return f"Without a memory of the opening, as far as their answers show: {listed(without)}; {ruled_out}."
+    margin = share_points(two_standard_errors(record.elimination, record.test_sequences))
+    guessed = [f"the {system.title}" for system in record.systems if not _above(record.chance, system, record)]
+    chance = f" Not clearly better than guessing either: {listed(guessed)}." if guessed else ""
+    return (
+        f"Without a memory of the opening, as far as their answers show: {listed(without)}; {ruled_out}, and two "
+        f"standard errors more, {margin}, may be luck.{chance}"
+    )
 
 
 def _gates(record: DemoRecord) -> str:

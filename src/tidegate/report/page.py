@@ -46,7 +46,7 @@ def film_page(record: DemoRecord) -> str:
         **_words(record),
         **_film(record),
         css=_verbatim(_template("film.css")),
-        script=_verbatim(_template("film.js")),
+        script=_verbatim(_template("edges.js") + _template("film.js")),
         plotly=_verbatim(require("plotly.offline", "report").get_plotlyjs()),
         figures=_verbatim(_embedded(_figures(record))),
     )
