@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import tidegate as tg
+from tests.refusals import assert_refused
 from tidegate import ops
 from tidegate.errors import BackendError, InputTypeError, InputValueError
 
@@ -157,13 +158,6 @@ OTHERS = {
         lambda: ops.gru(**arguments(3), reset=None),
     ),
 }
-
-
-def assert_refused(call, error, sentence):
-    with pytest.raises(error, match=sentence) as caught:
-        call()
-    assert "\n" not in str(caught.value), "more than one line"
-    assert isinstance(caught.value, ValueError | TypeError)
 
 
 @pytest.mark.usefixtures("as_users_run_it")

@@ -10,6 +10,7 @@ import torch
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import tidegate as tg
+from tests.refusals import assert_refused
 from tidegate.errors import BackendError, InputTypeError, InputValueError
 
 T, B, I, H = 5, 3, 4, 6
@@ -276,13 +277,6 @@ CONSTRUCTORS = {
         lambda: tg.Dense(I, H, backend="abacus"),
     ),
 }
-
-
-def assert_refused(call, error, sentence):
-    with pytest.raises(error, match=sentence) as caught:
-        call()
-    assert "\n" not in str(caught.value), "more than one line"
-    assert isinstance(caught.value, ValueError | TypeError)
 
 
 @pytest.mark.usefixtures("as_users_run_it")

@@ -25,7 +25,7 @@ class Inspection:
     update: tuple[float, ...]
     #: Per kind of step: the share of the final state that was written there, mean over units.
     memory: tuple[float, ...]
-    #: (T+1,) ‖∂a(T)/∂a(t)‖, the median over the first 8 sequences.
+    #: (T+1,) ‖∂a(T)/∂a(t)‖, the median over the first FLOWS sequences.
     gradient_norms: Float[Tensor, "rows"]
     first_answer: int
     first_update: Float[Tensor, "T H"]
