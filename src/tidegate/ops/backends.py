@@ -4,13 +4,13 @@ from types import ModuleType
 from typing import NamedTuple
 
 from tidegate.errors import BackendError
-from tidegate.ops import reference
+from tidegate.ops import cpu, reference
 from tidegate.ops.call import Call, Steps
 
 __all__ = ["BACKENDS", "Choice", "check_backend", "choose", "run"]
 
 #: Every backend by its name, the fastest first: a module with `unsupported(call)`, a sentence or None, and `run(call)`.
-BACKENDS: dict[str, ModuleType] = {"reference": reference}
+BACKENDS: dict[str, ModuleType] = {"cpu": cpu, "reference": reference}
 
 
 class Choice(NamedTuple):

@@ -55,6 +55,9 @@ class Call:
     reverse: bool = False
     #: Give the gates out too.
     gates: bool = False
+    #: Where gradients are wanted, keep only the states and compute the gates anew on the way back: less memory, more
+    #: time. A backend that keeps what autograd keeps (reference) takes no notice.
+    recompute: bool = False
 
     @property
     def g(self) -> Activation:

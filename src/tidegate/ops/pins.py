@@ -96,7 +96,7 @@ def resolve(
 def _resolve_gate(
     gate: str, pins: list[Pins], shape: tuple[int, int, int], like: Tensor
 ) -> Float[Tensor, "T #B #H"] | None:
-    named = [(pin, value) for pin in pins if (value := getattr(pin, gate)) is not None]
+    named = [(pin, getattr(pin, gate)) for pin in pins if getattr(pin, gate) is not None]
     if not named:
         return None
     steps, batch, hidden = shape

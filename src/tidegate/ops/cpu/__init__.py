@@ -1,0 +1,69 @@
+"""The CPU backend: kernels in Python, compiled by Numba to vector code, with threads, gates, masks and pins inside."""
+
+import torch
+from torch import Tensor
+
+from tidegate.ops import reference
+from tidegate.ops.call import Call, Steps
+from tidegate.ops.cpu.machine import missing
+from tidegate.ops.cpu.operators import ACTIVATION_NUMBERS, recurrence
+
+__all__ = ["run", "unsupported"]
+
+_DTYPES = (torch.float32, torch.float64)
+
+
+def unsupported(call: Call) -> str | None:
+    """Why the kernels cannot run `call`, in one sentence, or None if they can."""
+    if call.x.device.type != "cpu":
+        return f"its kernels run on the CPU, and the input is on {call.x.device}"
+    if call.x.dtype not in _DTYPES:
+        return f"its kernels calculate in float32 and float64, and the input is {call.x.dtype}"
+    if not isinstance(call.activation, str):
+        return f"its kernels have the activations {', '.join(ACTIVATION_NUMBERS)}, and this one is a function"
+    if torch.is_autocast_enabled("cpu"):
+        return "its kernels calculate in the dtype they are given, and autocast is on"
+    if not torch.compiler.is_compiling() and (reason := _beyond(call)):
+        return reason
+    return missing()
+
+
+def _beyond(call: Call) -> str | None:
+    """Which kind of differentiation or tensor is under way that operators of PyTorch's own could follow, not ours."""
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return "its kernels cannot be transformed by torch.func (vmap, grad, jvp)"
+    tensors = _tensors(call)
+    if torch.autograd.forward_ad._current_level >= 0 and any(
+        torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors
+    ):
+        return "its kernels do not differentiate forwards"
+    for tensor in tensors:
+        if type(tensor) not in (Tensor, torch.nn.Parameter):
+            return f"its kernels take plain tensors, and one of these is a {type(tensor).__name__}"
+        if tensor.dtype != call.x.dtype or tensor.device != call.x.device:
+            return f"its kernels take tensors that are all {call.x.dtype} on the CPU, and one of these is not"
+    return None
+
+
+def _tensors(call: Call) -> list[Tensor]:
+    return [tensor for tensor in (call.x, call.h_0, *call.weights) if tensor is not None]
+
+
+def run(call: Call) -> Steps:
+    """Run the sequence by the kernels."""
+    x = call.x if call.pins.update is None else reference.without_unread_values(call)
+    tensors = [None if one is None else one.contiguous() for one in (x, call.h_0, *call.weights)]
+    mask = None if call.mask is None else call.mask.contiguous()
+    pins = [None if pin is None else _three_axes(pin.to(x.dtype)) for pin in call.pins]
+    learning = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in _tensors(call))
+    assert isinstance(call.activation, str)
+    number = ACTIVATION_NUMBERS[call.activation]
+    keep = learning and not call.recompute
+    hidden, update, reset, candidate, _ = recurrence(
+        call.system, *tensors, number, mask, *pins, call.reverse, call.gates, keep
+    )
+    return Steps(hidden, update, reset, candidate) if call.gates else Steps(hidden)
+
+
+def _three_axes(pin: Tensor) -> Tensor:
+    return pin.reshape((1,) * (3 - pin.ndim) + tuple(pin.shape)).contiguous()

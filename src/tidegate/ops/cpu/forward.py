@@ -1,0 +1,263 @@
+"""The forward kernel: pack the weights, then for each chunk of steps one large product with the input, then the steps.
+
+In a step, a tile's sums go through `cells` as soon as they are there, while they are in the innermost cache. Each slice
+of the batch runs through all steps of a chunk without meeting the others.
+"""
+
+from typing import Any, NamedTuple, no_type_check
+
+from numba import njit
+
+from tidegate.ops.cpu import cells
+from tidegate.ops.cpu.layout import Layout
+from tidegate.ops.cpu.memory import claim, field, finish, get_byte, wait
+from tidegate.ops.cpu.panels import panel_packer, start_packer
+from tidegate.ops.cpu.tile import row_product
+from tidegate.ops.cpu.vector import Code, Format, vector_code
+
+__all__ = ["StepFunctions", "forward_kernel", "step_functions"]
+
+
+class StepFunctions(NamedTuple):
+    """What the forward kernel is made of, for the backward kernel to compute gates anew."""
+
+    #: (record, group): the weights of one vector of units.
+    pack: Any
+    #: (record, first row, rows, first row of the chunk): products with the input.
+    inputs: Any
+    #: (record, slice, steps from, to, first row of the chunk, tensors to write).
+    steps: Any
+
+
+@no_type_check
+def step_functions(layout: Layout, form: Format) -> StepFunctions:  # noqa: C901, PLR0915 - one closure for one kernel
+    """The parts of the forward kernel."""
+    lanes, size, rows_in_tile = form.lanes, form.size, form.rows
+    n_in, n_past, n_relevant = len(layout.inputs), len(layout.past), len(layout.relevant)
+    of_inputs, of_past, of_relevant = (
+        (layout.blocks(names), layout.signs(names)) for names in (layout.inputs, layout.past, layout.relevant)
+    )
+    pack_in, start_in = panel_packer(form, *of_inputs), start_packer(form, *of_inputs)
+    past_names = of_past if n_past else of_inputs
+    pack_past, start_past = panel_packer(form, *past_names), start_packer(form, *past_names)
+    relevant_names = of_relevant if n_relevant else of_inputs
+    pack_relevant, start_relevant = panel_packer(form, *relevant_names), start_packer(form, *relevant_names)
+    product_in = row_product(form, n_in)
+    product_past = row_product(form, n_past) if n_past else product_in
+    product_relevant = row_product(form, n_relevant) if n_relevant else product_in
+    cell_whole, cell_part = (cells.cell(layout, form, partial=partial) for partial in (False, True))
+    if n_relevant:
+        relevant_whole, relevant_part = (
+            cells.relevant_past(layout, form, partial=partial) for partial in (False, True)
+        )
+    else:
+        relevant_whole = relevant_part = vector_code(12)(_nothing)
+    hold_whole, hold_part = (_hold(form, partial=partial) for partial in (False, True))
+    steps_of, batch_of, inputs_of, units_of = field("STEPS"), field("BATCH"), field("INPUTS"), field("UNITS")
+    slices_of, reverse_of, activation_of = field("SLICES"), field("REVERSE"), field("ACTIVATION")
+    x_of, h_0_of, mask_of, hidden_of = field("X"), field("H_0"), field("MASK"), field("HIDDEN")
+    weight_ih, weight_hh, bias_ih, bias_hh = (
+        field(name) for name in ("WEIGHT_IH", "WEIGHT_HH", "BIAS_IH", "BIAS_HH")
+    )
+    panels_in, panels_past, panels_relevant = field("PANELS_IN"), field("PANELS_PAST"), field("PANELS_RELEVANT")
+    starts_in, starts_past, starts_relevant = field("START_IN"), field("START_PAST"), field("START_RELEVANT")
+    products_of, sums_of, relevant_of = field("PRODUCTS"), field("SUMS"), field("RELEVANT")
+    pin_u, kind_u, step_u, row_u = (
+        field(name) for name in ("PIN_UPDATE", "PIN_UPDATE_KIND", "PIN_UPDATE_STEP", "PIN_UPDATE_ROW")
+    )
+    pin_r, kind_r, step_r, row_r = (
+        field(name) for name in ("PIN_RESET", "PIN_RESET_KIND", "PIN_RESET_STEP", "PIN_RESET_ROW")
+    )
+
+    @njit
+    def pack(p, group):
+        units = units_of(p)
+        pack_in(weight_ih(p), inputs_of(p), units, group, panels_in(p))
+        start_in(bias_ih(p), units, group, starts_in(p))
+        if n_past:
+            pack_past(weight_hh(p), units, units, group, panels_past(p))
+            start_past(bias_hh(p), units, group, starts_past(p))
+        if n_relevant:
+            pack_relevant(weight_hh(p), units, units, group, panels_relevant(p))
+            start_relevant(bias_hh(p), units, group, starts_relevant(p))
+
+    @njit
+    def inputs(p, first, rows, base):
+        depth, groups = inputs_of(p), (units_of(p) + lanes - 1) // lanes
+        row_bytes = groups * n_in * lanes * size
+        x, out = x_of(p) + first * depth * size, products_of(p) + (first - base) * row_bytes
+        for group in range(groups):
+            panel = panels_in(p) + group * depth * n_in * lanes * size
+            start = starts_in(p) + group * n_in * lanes * size
+            for row in range(0, rows, rows_in_tile):
+                product_in(
+                    min(rows_in_tile, rows - row), x + row * depth * size, depth * size, 0, 1, depth,
+                    panel, start, 0, out + row * row_bytes + group * n_in * lanes * size, row_bytes,
+                )  # fmt: skip
+
+    @njit
+    def pin_at(address, kind, step_stride, row_stride, t, b, unit):
+        if kind == 0:
+            return 0
+        at = address + (t * step_stride + b * row_stride) * size
+        return at + unit * size if kind == 1 else at
+
+    @njit
+    def end_of_tile(p, first, second, sums, h_prev, h_row, row, rows, group, base, hidden, update, reset, candidate, kept):
+        # what is left to do once the sums of a tile are there; `first` is 1 for a first product before a second one
+        units, batch, mask = units_of(p), batch_of(p), mask_of(p)
+        groups = (units + lanes - 1) // lanes
+        used = min(lanes, units - group * lanes)
+        packed = (activation_of(p) << 32) | used
+        width = (n_relevant if second else n_past) * lanes * size
+        for m in range(rows):
+            here = row + m
+            at = h_prev + m * h_row + group * lanes * size
+            offset = (here * units + group * lanes) * size
+            products = products_of(p) + ((here - base) * groups + group) * n_in * lanes * size
+            b = here % batch
+            own = relevant_of(p) + (b * 2 * groups + group) * lanes * size
+            own_update = own + groups * lanes * size
+            if mask != 0 and get_byte(mask + here) == 0:
+                if first:
+                    continue
+                if used == lanes:
+                    hold_whole(at, offset, hidden, update, reset, candidate, used)
+                else:
+                    hold_part(at, offset, hidden, update, reset, candidate, used)
+                continue
+            if kind_u(p) or kind_r(p):
+                t, unit = here // batch, group * lanes
+                u_at = pin_at(pin_u(p), kind_u(p), step_u(p), row_u(p), t, b, unit)
+                r_at = pin_at(pin_r(p), kind_r(p), step_r(p), row_r(p), t, b, unit)
+            else:
+                u_at = r_at = 0
+            if first:
+                if n_relevant:
+                    if used == lanes:
+                        relevant_whole(
+                            sums + m * width, products, at, own, own_update, offset, reset,
+                            u_at, kind_u(p), r_at, kind_r(p), used,
+                        )  # fmt: skip
+                    else:
+                        relevant_part(
+                            sums + m * width, products, at, own, own_update, offset, reset,
+                            u_at, kind_u(p), r_at, kind_r(p), used,
+                        )  # fmt: skip
+            elif used == lanes:
+                cell_whole(
+                    sums + m * width, products, at, own_update, offset, hidden, update, reset, candidate, kept,
+                    u_at, kind_u(p), r_at, kind_r(p), packed,
+                )  # fmt: skip
+            else:
+                cell_part(
+                    sums + m * width, products, at, own_update, offset, hidden, update, reset, candidate, kept,
+                    u_at, kind_u(p), r_at, kind_r(p), packed,
+                )  # fmt: skip
+
+    @njit
+    def steps(p, part, begin, end, base, hidden, update, reset, candidate, kept):
+        batch, units, length = batch_of(p), units_of(p), steps_of(p)
+        groups, slices, reverse = (units + lanes - 1) // lanes, slices_of(p), reverse_of(p)
+        low, high = batch * part // slices, batch * (part + 1) // slices
+        sums = sums_of(p) + (4 + part * rows_in_tile * 4) * lanes * size
+        for s in range(begin, end):
+            t = length - 1 - s if reverse else s
+            if s == 0:
+                h_prev = h_0_of(p)
+            else:
+                h_prev = hidden_of(p) + (t + 1 if reverse else t - 1) * batch * units * size
+            for group in range(groups):
+                panel = panels_past(p) + group * units * n_past * lanes * size
+                start = starts_past(p) + group * n_past * lanes * size
+                for b in range(low, high, rows_in_tile):
+                    rows = min(rows_in_tile, high - b)
+                    at = h_prev + b * units * size
+                    if n_past:
+                        product_past(
+                            rows, at, units * size, 0, 1, units, panel, start, 0, sums, n_past * lanes * size
+                        )
+                    end_of_tile(
+                        p, n_relevant != 0, False, sums, at, units * size, t * batch + b, rows, group, base,
+                        hidden, update, reset, candidate, kept,
+                    )  # fmt: skip
+            if n_relevant:
+                relevant_row = 2 * groups * lanes * size
+                for group in range(groups):
+                    panel = panels_relevant(p) + group * units * n_relevant * lanes * size
+                    start = starts_relevant(p) + group * n_relevant * lanes * size
+                    for b in range(low, high, rows_in_tile):
+                        rows = min(rows_in_tile, high - b)
+                        product_relevant(
+                            rows, relevant_of(p) + b * relevant_row, relevant_row, 0, 1, units, panel, start, 0,
+                            sums, n_relevant * lanes * size,
+                        )  # fmt: skip
+                        end_of_tile(
+                            p, False, True, sums, h_prev + b * units * size, units * size, t * batch + b, rows, group,
+                            base, hidden, update, reset, candidate, kept,
+                        )  # fmt: skip
+
+    return StepFunctions(pack, inputs, steps)
+
+
+def _nothing(_builder: Any, *_arguments: Any) -> None:
+    """Stands where a system has no such part."""
+
+
+def _hold(form: Format, *, partial: bool) -> Any:
+    """A step that is not there: the state stays, the gates and the candidate say nothing (0)."""
+
+    @vector_code(7)
+    def hold(
+        builder: Any, h_prev: Any, offset: Any, hidden: Any, update: Any, reset: Any, candidate: Any, used: Any
+    ) -> None:
+        code = Code(builder, form, used if partial else None)
+        state, nothing = code.load_used(h_prev), code.constant(0.0)
+        for tensor, value in ((hidden, state), (update, nothing), (reset, nothing), (candidate, nothing)):
+            with code.when(tensor):
+                code.store_used(value, builder.add(tensor, offset))
+
+    return hold
+
+
+@no_type_check
+def forward_kernel(layout: Layout, form: Format) -> Any:
+    """The whole forward kernel: a Python function of the record's address, for Numba to compile."""
+    pack, inputs, steps = step_functions(layout, form)
+    lanes = form.lanes
+    steps_of, batch_of, units_of, chunk_of = field("STEPS"), field("BATCH"), field("UNITS"), field("CHUNK")
+    slices_of, parts_of, reverse_of, counters_of = field("SLICES"), field("PARTS"), field("REVERSE"), field("COUNTERS")
+    hidden_of, update_of, reset_of = field("HIDDEN"), field("UPDATE"), field("RESET")
+    candidate_of, kept_of = field("CANDIDATE"), field("PAST")
+
+    def forward(p):
+        length, batch, counters = steps_of(p), batch_of(p), counters_of(p)
+        groups, slices, parts = (units_of(p) + lanes - 1) // lanes, slices_of(p), parts_of(p)
+        phase = 0
+        task = claim(counters, phase)
+        while task < groups:
+            pack(p, task)
+            finish(counters, phase)
+            task = claim(counters, phase)
+        wait(counters, phase, groups)
+        for begin in range(0, length, chunk_of(p)):
+            end = min(length, begin + chunk_of(p))
+            base = (length - end if reverse_of(p) else begin) * batch
+            rows = (end - begin) * batch
+            phase += 1
+            task = claim(counters, phase)
+            while task < parts:
+                low, high = rows * task // parts, rows * (task + 1) // parts
+                inputs(p, base + low, high - low, base)
+                finish(counters, phase)
+                task = claim(counters, phase)
+            wait(counters, phase, parts)
+            phase += 1
+            task = claim(counters, phase)
+            while task < slices:
+                steps(p, task, begin, end, base, hidden_of(p), update_of(p), reset_of(p), candidate_of(p), kept_of(p))
+                finish(counters, phase)
+                task = claim(counters, phase)
+            wait(counters, phase, slices)
+
+    return forward

@@ -1,0 +1,270 @@
+"""From tensors to a kernel's record and back: what memory a call takes, how its work is cut, and the call itself."""
+
+from functools import cache
+from math import ceil
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tidegate.ops.cpu.compiled import compile_kernel
+from tidegate.ops.cpu.layout import LAYOUTS, Layout
+from tidegate.ops.cpu.machine import Machine, machine
+from tidegate.ops.cpu.record import NUMBERS
+from tidegate.ops.cpu.team import run_together
+
+__all__ = ["Gradients", "Problem", "States", "backward", "forward", "kept_states"]
+
+#: Bytes of a chunk's products with the input, for each thread: about half of an inner cache.
+_PRODUCT_BYTES = 512 * 1024
+#: Rows of a chunk on the way back: enough for the large products to be large.
+_ROWS_BACK = 512
+_LINE = 64
+
+
+class Problem(NamedTuple):
+    """One layer in one direction over a whole sequence, in contiguous memory (see `ops.call.Call`)."""
+
+    system: str
+    x: Tensor
+    h_0: Tensor
+    weight_ih: Tensor
+    weight_hh: Tensor | None
+    bias_ih: Tensor | None
+    bias_hh: Tensor | None
+    activation: int
+    mask: Tensor | None
+    pin_update: Tensor | None
+    pin_reset: Tensor | None
+    reverse: bool
+
+
+class States(NamedTuple):
+    """What goes forwards, (T, B, H) each; None is not kept."""
+
+    hidden: Tensor
+    update: Tensor | None
+    reset: Tensor | None
+    candidate: Tensor | None
+    past: Tensor | None
+
+
+class Gradients(NamedTuple):
+    """What goes backwards: the gradient of each tensor of a `Problem` that has one."""
+
+    x: Tensor | None
+    h_0: Tensor
+    weight_ih: Tensor
+    weight_hh: Tensor | None
+    bias_ih: Tensor | None
+    bias_hh: Tensor | None
+
+
+class _Cut(NamedTuple):
+    """How a call's work is cut."""
+
+    lanes: int
+    rows: int
+    groups: int
+    threads: int
+    slices: int
+    chunk: int
+    phases: int
+
+    @property
+    def scratch(self) -> int:
+        """Vectors for the sums of tiles, each thread's own, behind four that stay zero."""
+        return 4 + 4 * self.rows * max(self.threads, self.slices)
+
+
+@cache
+def _kernel(direction: str, system: str, dtype: torch.dtype, kind: Machine) -> int:
+    name = str(dtype).removeprefix("torch.")
+
+    def build() -> Any:
+        from tidegate.ops.cpu.backward import backward_kernel  # noqa: PLC0415 - these load Numba, which is heavy
+        from tidegate.ops.cpu.forward import forward_kernel  # noqa: PLC0415
+        from tidegate.ops.cpu.vector import Format  # noqa: PLC0415
+
+        form = Format(name, _lanes(kind, dtype), kind.rows)
+        return (forward_kernel if direction == "forward" else backward_kernel)(LAYOUTS[system], form)
+
+    return compile_kernel(f"{direction}-{system}-{name}", build, kind)
+
+
+def _lanes(kind: Machine, dtype: torch.dtype) -> int:
+    return kind.lanes * 4 // dtype.itemsize
+
+
+def _cut(problem: Problem, kind: Machine, *, back: bool, recompute: bool = False) -> _Cut:
+    steps, batch, _ = problem.x.shape
+    lanes = _lanes(kind, problem.x.dtype)
+    groups = ceil(problem.h_0.shape[1] / lanes)
+    threads = torch.get_num_threads()
+    if back:
+        chunk = ceil(_ROWS_BACK / batch)
+    else:
+        row_bytes = groups * lanes * len(LAYOUTS[problem.system].inputs) * problem.x.dtype.itemsize
+        chunk = ceil(max(_PRODUCT_BYTES * threads / row_bytes, 4 * kind.rows) / batch)
+    chunk = min(steps, max(1, chunk))
+    chunks = ceil(steps / chunk)
+    phases = 3 + chunks * (5 if recompute else 3)
+    return _Cut(lanes, kind.rows, groups, threads, min(threads, batch), chunk, phases)
+
+
+class _Memory:
+    """One piece of memory for all that a call needs while it runs, given out in lines of the cache."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.size = 0
+        self.offsets: dict[str, int] = {}
+
+    def take(self, name: str, numbers: int) -> None:
+        """Room for so many numbers, under the name of the field that will hold its address."""
+        self.offsets[name] = self.size
+        self.size += ceil(numbers * self.dtype.itemsize / _LINE) * _LINE
+
+    def place(self) -> tuple[Tensor, dict[str, int]]:
+        """The memory, and the address of each part."""
+        piece = torch.empty(self.size // self.dtype.itemsize + _LINE, dtype=self.dtype)
+        first = ceil(piece.data_ptr() / _LINE) * _LINE
+        return piece, {name: first + offset for name, offset in self.offsets.items()}
+
+
+def _problem_fields(problem: Problem, cut: _Cut) -> dict[str, int]:
+    steps, batch, inputs = problem.x.shape
+    fields = {
+        "STEPS": steps, "BATCH": batch, "INPUTS": inputs, "UNITS": problem.h_0.shape[1],
+        "CHUNK": cut.chunk, "SLICES": cut.slices, "PARTS": cut.threads,
+        "REVERSE": int(problem.reverse), "ACTIVATION": problem.activation,
+        "X": _address(problem.x), "H_0": _address(problem.h_0), "MASK": _address(problem.mask),
+        "WEIGHT_IH": _address(problem.weight_ih), "WEIGHT_HH": _address(problem.weight_hh),
+        "BIAS_IH": _address(problem.bias_ih), "BIAS_HH": _address(problem.bias_hh),
+    }  # fmt: skip
+    for gate, pin in (("UPDATE", problem.pin_update), ("RESET", problem.pin_reset)):
+        if pin is not None:
+            step, row, _ = (0 if size == 1 else stride for size, stride in zip(pin.shape, pin.stride(), strict=True))
+            one_each = pin.shape[2] == problem.h_0.shape[1]
+            fields |= {
+                f"PIN_{gate}": _address(pin), f"PIN_{gate}_KIND": 1 if one_each else 2,
+                f"PIN_{gate}_STEP": step, f"PIN_{gate}_ROW": row,
+            }  # fmt: skip
+    return fields
+
+
+def _take_forward(memory: _Memory, problem: Problem, layout: Layout, cut: _Cut) -> None:
+    """What the forward kernel needs, and the backward kernel where it computes gates anew."""
+    _, batch, inputs = problem.x.shape
+    units, vectors = problem.h_0.shape[1], cut.groups * cut.lanes
+    memory.take("PANELS_IN", vectors * len(layout.inputs) * inputs)
+    memory.take("PANELS_PAST", vectors * len(layout.past) * units)
+    memory.take("PANELS_RELEVANT", vectors * len(layout.relevant) * units)
+    memory.take("START_IN", vectors * len(layout.inputs))
+    memory.take("START_PAST", vectors * len(layout.past))
+    memory.take("START_RELEVANT", vectors * len(layout.relevant))
+    memory.take("PRODUCTS", cut.chunk * batch * vectors * len(layout.inputs))
+    memory.take("RELEVANT", 2 * batch * vectors if layout.relevant else 0)
+
+
+def _launch(kernel: int, fields: dict[str, int], memory: _Memory, cut: _Cut, kept: tuple[object, ...]) -> None:
+    piece, addresses = memory.place()
+    counters = np.zeros((cut.phases + 1, _LINE // 8), np.int64)
+    record = np.zeros(len(NUMBERS), np.int64)
+    for name, value in (fields | addresses).items():
+        record[NUMBERS[name]] = value
+    record[NUMBERS["COUNTERS"]] = counters.ctypes.data
+    first_zeros = addresses["SUMS"] - piece.data_ptr()
+    at = first_zeros // piece.element_size()
+    piece[at : at + 4 * cut.lanes] = 0
+    run_together(kernel, record.ctypes.data, (record, counters, piece, kept), cut.threads)
+
+
+def kept_states(system: str, *, pinned: bool, gates: bool, keep: bool) -> tuple[bool, bool, bool, bool]:
+    """Which of update, reset, candidate and past `forward` gives, beside the states.
+
+    A gate that is always open is only told to those who ask, or where pins hold it.
+    """
+    layout = LAYOUTS[system]
+    reads_past = "reset" in layout.inputs and not layout.relevant
+    update = gates or (keep and (pinned or "update" in layout.inputs))
+    reset = gates or (keep and (pinned or "reset" in layout.inputs))
+    return update, reset, update, keep and reads_past
+
+
+def forward(problem: Problem, *, gates: bool, keep: bool) -> States:
+    """Run the sequence: with `gates`, give them out; with `keep`, keep what the way back needs."""
+    layout, kind = LAYOUTS[problem.system], machine()
+    steps, batch, _ = problem.x.shape
+    shape = (steps, batch, problem.h_0.shape[1])
+    pinned = problem.pin_update is not None or problem.pin_reset is not None
+    wanted = kept_states(problem.system, pinned=pinned, gates=gates, keep=keep)
+    states = States(*(problem.x.new_empty(shape) if one else None for one in (True, *wanted)))  # type: ignore[arg-type]
+    cut = _cut(problem, kind, back=False)
+    memory = _Memory(problem.x.dtype)
+    _take_forward(memory, problem, layout, cut)
+    memory.take("SUMS", cut.scratch * cut.lanes)
+    fields = _problem_fields(problem, cut)
+    fields |= {name.upper(): _address(state) for name, state in states._asdict().items()}
+    kernel = _kernel("forward", problem.system, problem.x.dtype, kind)
+    _launch(kernel, fields, memory, cut, (problem, states))
+    return states
+
+
+def backward(problem: Problem, states: States, arrived: States, *, d_x: bool, recompute: bool) -> Gradients:
+    """The gradients of a problem, from what `forward` kept and the gradients that arrive on what it gave out.
+
+    With `recompute`, `states` needs no more than the states.
+    """
+    layout, kind = LAYOUTS[problem.system], machine()
+    _, batch, inputs = problem.x.shape
+    units = problem.h_0.shape[1]
+    cut = _cut(problem, kind, back=True, recompute=recompute)
+    vectors, capacity = cut.groups * cut.lanes, cut.chunk * batch
+    n_in, n_past, n_relevant = len(layout.inputs), len(layout.past), len(layout.relevant)
+
+    def filled(depth: int) -> int:
+        return ceil(depth / cut.rows) * cut.rows
+
+    memory = _Memory(problem.x.dtype)
+    columns = ceil(inputs / cut.lanes) * cut.lanes
+    memory.take("BACK_IN", vectors * n_in * columns)
+    memory.take("BACK_PAST", vectors * n_past * vectors)
+    memory.take("BACK_RELEVANT", vectors * n_relevant * vectors)
+    memory.take("GRADIENTS", capacity * vectors * layout.width)
+    memory.take("OPERAND_X", capacity * filled(inputs))
+    memory.take("OPERAND_H", capacity * filled(units) if n_past else 0)
+    memory.take("OPERAND_Q", capacity * filled(units) if n_relevant else 0)
+    memory.take("D_RELEVANT", batch * vectors if n_relevant else 0)
+    memory.take("TOTAL_IN", vectors * n_in * filled(inputs))
+    memory.take("TOTAL_PAST", vectors * n_past * filled(units))
+    memory.take("TOTAL_RELEVANT", vectors * n_relevant * filled(units))
+    memory.take("SUMS", cut.scratch * cut.lanes)
+    carry = problem.x.new_zeros(batch, vectors)
+    bias_totals = problem.x.new_zeros(vectors * layout.width)
+    gradients = Gradients(
+        torch.empty_like(problem.x) if d_x else None,
+        carry,
+        *(None if weight is None else torch.empty_like(weight) for weight in problem[3:7]),
+    )
+    fields = _problem_fields(problem, cut)
+    fields |= {name.upper(): _address(state) for name, state in states._asdict().items()}
+    fields |= {f"D_{name.upper()}": _address(one) for name, one in arrived._asdict().items() if name != "past"}
+    fields |= {f"D_{name.upper()}": _address(one) for name, one in gradients._asdict().items() if name != "h_0"}
+    fields |= {"CARRY": _address(carry), "TOTAL_BIAS": _address(bias_totals)}
+    if recompute:
+        _take_forward(memory, problem, layout, cut)
+        fields["RECOMPUTE"] = 1
+        for name in ("UPDATE", "RESET", "CANDIDATE", *(["PAST"] if "reset" in layout.inputs else [])):
+            del fields[name]
+            memory.take(name, capacity * units)
+    elif states.candidate is None:
+        fields["CANDIDATE"] = _address(states.hidden)  # a layer that always writes
+    kernel = _kernel("backward", problem.system, problem.x.dtype, kind)
+    _launch(kernel, fields, memory, cut, (problem, states, arrived, gradients))
+    return gradients._replace(h_0=carry[:, :units].contiguous())
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()

@@ -1,0 +1,160 @@
+"""The kernels as operators of PyTorch, so that autograd, `torch.compile` and `torch.export` know them.
+
+`tidegate::recurrence` runs a sequence, `tidegate::recurrence_backward` gives its gradients. A second derivative is not
+theirs: where autograd asks for gradients that can be differentiated again, they come from the reference backend.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tidegate.conventions import PackedWeights
+from tidegate.equations import Pinned
+from tidegate.ops import reference
+from tidegate.ops.call import Call
+from tidegate.ops.cpu.launch import Problem, States, backward, forward, kept_states
+
+__all__ = ["ACTIVATION_NUMBERS", "recurrence"]
+
+#: How a kernel is told which activation to apply.
+ACTIVATION_NUMBERS = {"tanh": 0, "relu": 1, "sigmoid": 2, "identity": 3}
+_NAMES = list(ACTIVATION_NUMBERS)
+
+
+@torch.library.custom_op("tidegate::recurrence", mutates_args=(), device_types="cpu")
+def recurrence(
+    system: str,
+    x: Tensor,
+    h_0: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor | None,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    activation: int,
+    mask: Tensor | None,
+    pin_update: Tensor | None,
+    pin_reset: Tensor | None,
+    reverse: bool,
+    gates: bool,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The states, and what was asked for of update, reset, candidate and the candidate's past; the others are empty.
+
+    `gates` asks for the first three; `keep` for what the gradient needs, without which it computes the gates anew.
+    """
+    problem = Problem(
+        system, x, h_0, weight_ih, weight_hh, bias_ih, bias_hh, activation, mask, pin_update, pin_reset, reverse
+    )
+    hidden, *others = forward(problem, gates=gates, keep=keep)
+    update, reset, candidate, past = (x.new_empty(0) if other is None else other for other in others)
+    return hidden, update, reset, candidate, past
+
+
+@recurrence.register_fake
+def _fake(
+    system: str, x: Tensor, h_0: Tensor, weight_ih: Tensor, weight_hh: Tensor | None, bias_ih: Tensor | None,
+    bias_hh: Tensor | None, activation: int, mask: Tensor | None, pin_update: Tensor | None, pin_reset: Tensor | None,
+    reverse: bool, gates: bool, keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    shape = (x.shape[0], x.shape[1], h_0.shape[1])
+    pinned = pin_update is not None or pin_reset is not None
+    wanted = kept_states(system, pinned=pinned, gates=gates, keep=keep)
+    hidden, update, reset, candidate, past = (x.new_empty(shape if one else (0,)) for one in (True, *wanted))
+    return hidden, update, reset, candidate, past
+
+
+@torch.library.custom_op("tidegate::recurrence_backward", mutates_args=(), device_types="cpu")
+def recurrence_backward(
+    system: str,
+    tensors: Sequence[Tensor | None],
+    activation: int,
+    reverse: bool,
+    states: Sequence[Tensor],
+    arrived: Sequence[Tensor | None],
+    d_x: bool,
+    recompute: bool,
+) -> list[Tensor]:
+    """The gradients of x (empty unless `d_x`), h_0 and the four weights (empty where there is none).
+
+    `tensors` are x, h_0, the four weights, mask and pins; `states` what `recurrence` gave, `arrived` the gradients of
+    its first four.
+    """
+    problem = _problem(system, tensors, activation, reverse)
+    kept = States(*(state if state.numel() else None for state in states))  # type: ignore[arg-type]
+    whole = States(*(None if one is None else one.contiguous() for one in arrived), None)  # type: ignore[arg-type]
+    gradients = backward(problem, kept, whole, d_x=d_x, recompute=recompute)
+    return [problem.x.new_empty(0) if gradient is None else gradient for gradient in gradients]
+
+
+@recurrence_backward.register_fake
+def _fake_backward(
+    system: str, tensors: Sequence[Tensor | None], activation: int, reverse: bool, states: Sequence[Tensor],
+    arrived: Sequence[Tensor | None], d_x: bool, recompute: bool,
+) -> list[Tensor]:  # fmt: skip
+    x, *others = tensors[:6]
+    assert x is not None
+    first = torch.empty_like(x) if d_x else x.new_empty(0)
+    return [first, *(x.new_empty(0) if other is None else torch.empty_like(other) for other in others)]
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    system, *tensors, activation, mask, pin_update, pin_reset, reverse, gates, keep = inputs
+    ctx.system, ctx.activation, ctx.reverse, ctx.recompute = system, activation, reverse, not keep
+    ctx.given = 4 if gates else 1
+    ctx.set_materialize_grads(False)
+    states = output if keep else output[:1]
+    ctx.save_for_backward(*tensors, mask, pin_update, pin_reset, *states)
+
+
+def _backward(ctx: Any, *arrived: Tensor | None) -> tuple[Any, ...]:
+    tensors, states = ctx.saved_tensors[:9], ctx.saved_tensors[9:]
+    needed = ctx.needs_input_grad[1:7]
+    arrived = tuple(arrived[: ctx.given]) + (None,) * (4 - ctx.given)
+    if torch.is_grad_enabled():
+        gradients = _twice_differentiable(ctx, tensors, arrived, needed)
+    else:
+        gradients = recurrence_backward(
+            ctx.system, list(tensors), ctx.activation, ctx.reverse, list(states), list(arrived), needed[0],
+            ctx.recompute,
+        )  # fmt: skip
+    chosen = (gradient if need else None for gradient, need in zip(gradients, needed, strict=True))
+    return (None, *chosen, *[None] * 7)
+
+
+recurrence.register_autograd(_backward, setup_context=_setup)
+
+
+def _twice_differentiable(
+    ctx: Any, tensors: Sequence[Tensor | None], arrived: Sequence[Tensor | None], needed: Sequence[bool]
+) -> list[Tensor | None]:
+    """The gradients by the reference backend, as functions of everything that they depend on."""
+    problem = _problem(ctx.system, tensors, ctx.activation, ctx.reverse)
+    outputs = reference.run(_call(problem, gates=True))
+    pairs = [(output, one) for output, one in zip(outputs, arrived, strict=True) if output is not None and one is not None]
+    wanted = [tensor for tensor, need in zip(tensors, needed, strict=False) if need and tensor is not None]
+    found = iter(
+        torch.autograd.grad(
+            [output for output, _ in pairs], wanted, [one for _, one in pairs], create_graph=True, allow_unused=True
+        )
+    )
+    return [next(found) if need else None for need in needed]
+
+
+def _problem(system: str, tensors: Sequence[Tensor | None], activation: int, reverse: bool) -> Problem:
+    x, h_0, weight_ih, weight_hh, bias_ih, bias_hh, mask, pin_update, pin_reset = tensors
+    assert x is not None
+    assert h_0 is not None
+    assert weight_ih is not None
+    return Problem(
+        system, x, h_0, weight_ih, weight_hh, bias_ih, bias_hh, activation, mask, pin_update, pin_reset, reverse
+    )
+
+
+def _call(problem: Problem, *, gates: bool) -> Call:
+    """The problem as the reference backend takes it."""
+    weights = PackedWeights(problem.weight_ih, problem.weight_hh, problem.bias_ih, problem.bias_hh)
+    pins = Pinned(problem.pin_update, problem.pin_reset)
+    name = _NAMES[problem.activation]
+    return Call(problem.system, problem.x, problem.h_0, weights, name, problem.mask, pins, problem.reverse, gates)

@@ -1,0 +1,36 @@
+"""The record that a kernel is called with: one integer for each field, an address, a count or a flag.
+
+Addresses of tensors are of contiguous memory; 0 is a tensor that is not there. Sizes are in numbers, not bytes.
+"""
+
+__all__ = ["FIELDS", "NUMBERS"]
+
+FIELDS = (
+    # sizes: steps, sequences, numbers in a step, units
+    "STEPS", "BATCH", "INPUTS", "UNITS",
+    # how the work is cut: processing steps in a chunk, slices of the batch, parts of a chunk's rows
+    "CHUNK", "SLICES", "PARTS",
+    "REVERSE", "ACTIVATION",
+    "COUNTERS",
+    # what comes
+    "X", "H_0", "WEIGHT_IH", "WEIGHT_HH", "BIAS_IH", "BIAS_HH", "MASK",
+    # forced gates: the address, how one number stands for all units (0 none, 1 one each, 2 one for all), strides
+    "PIN_UPDATE", "PIN_UPDATE_KIND", "PIN_UPDATE_STEP", "PIN_UPDATE_ROW",
+    "PIN_RESET", "PIN_RESET_KIND", "PIN_RESET_STEP", "PIN_RESET_ROW",
+    # what goes, (T, B, H) each
+    "HIDDEN", "UPDATE", "RESET", "CANDIDATE", "PAST",
+    # packed weights and biases
+    "PANELS_IN", "PANELS_PAST", "PANELS_RELEVANT", "START_IN", "START_PAST", "START_RELEVANT",
+    # scratch: a chunk's products with the input, tiles' sums, the relevant past with the update gate
+    "PRODUCTS", "SUMS", "RELEVANT",
+    # backward: what arrives
+    "D_HIDDEN", "D_UPDATE", "D_RESET", "D_CANDIDATE",
+    # backward: what goes
+    "D_X", "D_WEIGHT_IH", "D_WEIGHT_HH", "D_BIAS_IH", "D_BIAS_HH", "CARRY",
+    # backward: transposed panels, a chunk's gradients and operands, sums of gradients
+    "BACK_IN", "BACK_PAST", "BACK_RELEVANT", "GRADIENTS", "OPERAND_X", "OPERAND_H", "OPERAND_Q", "D_RELEVANT",
+    "TOTAL_IN", "TOTAL_PAST", "TOTAL_RELEVANT", "TOTAL_BIAS", "RECOMPUTE",
+)  # fmt: skip
+
+#: Where each field stands.
+NUMBERS = {name: number for number, name in enumerate(FIELDS)}
