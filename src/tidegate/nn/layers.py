@@ -64,13 +64,14 @@ class _Layers(Recurrent, torch.nn.RNNBase):
 
     def extra_repr(self) -> str:
         """torch.nn's, and what differs from torch.nn's."""
-        own = "" if self.backend == "auto" else f", backend={self.backend!r}"
+        own = ", recompute=True" if self.recompute else ""
+        own += "" if self.backend == "auto" else f", backend={self.backend!r}"
         return super().extra_repr() + ("" if self.h_0 is None else ", learn_h_0=True") + own
 
-    def _finish(self, learn_h_0: bool, backend: str) -> None:
+    def _finish(self, learn_h_0: bool, recompute: bool, backend: str) -> None:
         """Set what both constructors share, once torch.nn's own has run."""
         check_backend(backend)
-        self.backend = backend
+        self.recompute, self.backend = recompute, backend
         states = self.num_layers * (2 if self.bidirectional else 1)
         like = self.weight_ih_l0
         assert isinstance(like, Tensor)
@@ -94,6 +95,8 @@ class GRU(_Layers, torch.nn.GRU):  # type: ignore[misc]  # one forward with more
             2014); None for the update-only GRU, whose weights lack the reset rows: (2*H, ·) instead of (3*H, ·).
         activation: `g`: "tanh", "relu", "sigmoid", "identity" or a function of a tensor.
         learn_h_0: add a parameter `h_0` (L*D, H), zero at first, that is the initial state where none is given.
+        recompute: keep only the states for the gradient, and compute the gates anew on the way back: a third of the
+            memory or less for about a third more time.
         backend: "auto", or the name of the one to use.
     """
 
@@ -112,6 +115,7 @@ class GRU(_Layers, torch.nn.GRU):  # type: ignore[misc]  # one forward with more
         reset: Reset = "after",
         activation: str | Activation = "tanh",
         learn_h_0: bool = False,
+        recompute: bool = False,
         backend: str = "auto",
     ) -> None:
         system = system_of(reset)
@@ -124,7 +128,7 @@ class GRU(_Layers, torch.nn.GRU):  # type: ignore[misc]  # one forward with more
             for name in self._flat_weights_names:
                 full = getattr(self, name).detach()
                 setattr(self, name, torch.nn.Parameter(full[self.hidden_size :].clone()))
-        self._finish(learn_h_0, backend)
+        self._finish(learn_h_0, recompute, backend)
 
     def extra_repr(self) -> str:
         """torch.nn's, and what differs from torch.nn's."""
@@ -141,6 +145,8 @@ class RNN(_Layers, torch.nn.RNN):  # type: ignore[misc]  # as GRU
         activation: `g`: "tanh", "relu", "sigmoid", "identity" or a function of a tensor; if None, torch.nn's
             `nonlinearity`.
         learn_h_0: add a parameter `h_0` (L*D, H), zero at first, that is the initial state where none is given.
+        recompute: keep only the states for the gradient, and compute the gates anew on the way back: a third of the
+            memory or less for about a third more time.
         backend: "auto", or the name of the one to use.
     """
 
@@ -159,6 +165,7 @@ class RNN(_Layers, torch.nn.RNN):  # type: ignore[misc]  # as GRU
         *,
         activation: str | Activation | None = None,
         learn_h_0: bool = False,
+        recompute: bool = False,
         backend: str = "auto",
     ) -> None:
         check_nonlinearity(nonlinearity)
@@ -167,7 +174,7 @@ class RNN(_Layers, torch.nn.RNN):  # type: ignore[misc]  # as GRU
         super().__init__(*sizes, nonlinearity, bias, batch_first, dropout, bidirectional, device=device, dtype=dtype)
         self.system, self.activation = "rnn", self.nonlinearity if activation is None else activation
         check_activation("activation", self.activation)
-        self._finish(learn_h_0, backend)
+        self._finish(learn_h_0, recompute, backend)
 
     def extra_repr(self) -> str:
         """torch.nn's, and what differs from torch.nn's."""

@@ -103,6 +103,7 @@ def _calls(spec: Spec, sequences: Sequences, depth: int, x: Tensor, pins: tuple[
             pins=resolve(pins, shape, x, layer=depth, reverse=bool(way)),
             reverse=bool(way),
             gates=gates,
+            recompute=spec.recompute,
         )
         for way, weights in enumerate(spec.weights[depth])
     ]

@@ -14,11 +14,12 @@ __all__ = ["Recurrent", "Spec", "describe", "is_cell", "is_recurrent", "opaque"]
 
 
 class Recurrent:
-    """What Tidegate's modules add to torch.nn's: which system they are, their activation and their backend."""
+    """What Tidegate's modules add to torch.nn's: which system they are, their activation and how they are run."""
 
     system: str
     activation: str | Activation
     backend: str
+    recompute: bool = False
     #: The `forward` that `run` stands for: a subclass with another one computes something else.
     own_forward: ClassVar[Callable[..., Any]]
 
@@ -39,6 +40,8 @@ class Spec:
     #: A learned initial state, (L*D, H).
     h_0: Tensor | None
     backend: str
+    #: Compute the gates anew on the way back, instead of keeping them.
+    recompute: bool
 
     @property
     def directions(self) -> int:
@@ -95,6 +98,7 @@ def describe(module: nn.Module) -> Spec:
         dropout=float(getattr(module, "dropout", 0.0)) if module.training else 0.0,
         h_0=getattr(module, "h_0", None),
         backend=module.backend if isinstance(module, Recurrent) else "auto",
+        recompute=module.recompute if isinstance(module, Recurrent) else False,
     )
 
 

@@ -9,7 +9,8 @@ from tidegate.ops.call import Call, Steps
 
 __all__ = ["BACKENDS", "Choice", "check_backend", "choose", "run"]
 
-#: Every backend by its name, the fastest first: a module with `unsupported(call)`, a sentence or None, and `run(call)`.
+#: Every backend by its name, the fastest first: a module with `unsupported(call)`, a sentence or None, `run(call)`, and
+#: `remark(call)`, what its user should know, or None.
 BACKENDS: dict[str, ModuleType] = {"cpu": cpu, "reference": reference}
 
 
@@ -34,14 +35,20 @@ def choose(call: Call, backend: str = "auto") -> Choice:
         reason = BACKENDS[backend].unsupported(call)
         if reason is not None:
             raise BackendError(f'backend "{backend}" cannot run this layer: {reason}')
-        return Choice(backend, "it was asked for")
+        return Choice(backend, _with_remark("it was asked for", backend, call))
     refusals: list[str] = []
     for name, module in BACKENDS.items():
         reason = module.unsupported(call)
         if reason is None:
-            return Choice(name, "; ".join([*refusals, f"{name} is the fastest backend that runs this layer here"]))
+            own = _with_remark(f"{name} is the fastest backend that runs this layer here", name, call)
+            return Choice(name, "; ".join([*refusals, own]))
         refusals.append(f"not {name}: {reason}")
     raise BackendError(f"no backend can run this layer: {'; '.join(refusals)}")
+
+
+def _with_remark(reason: str, backend: str, call: Call) -> str:
+    remark = BACKENDS[backend].remark(call)
+    return reason if remark is None else f"{reason}; {remark}"
 
 
 def run(call: Call, backend: str = "auto") -> Steps:

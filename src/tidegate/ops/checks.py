@@ -65,6 +65,10 @@ def check_lengths(lengths: object, batch: int, steps: int, device: torch.device)
     if values.dtype == torch.bool or values.is_floating_point() or values.is_complex():
         raise InputTypeError(f"lengths must be ints; got {values.dtype}")
     check_shape("lengths", values, (batch,), "(B,)")
+    if torch.compiler.is_compiling():  # numbers are not known yet: look when they are
+        inside = ((values >= 0) & (values <= steps)).all()
+        torch._assert_async(inside, f"lengths must lie in 0..T = 0..{steps}")
+        return values.long()
     for length in values[(values < 0) | (values > steps)].tolist():
         raise InputValueError(f"lengths must lie in 0..T = 0..{steps}; got {length}")
     return values.long()

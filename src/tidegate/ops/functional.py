@@ -40,6 +40,7 @@ def gru(
     pins: Pins | Iterable[Pins] | None = None,
     reverse: bool = False,
     gates: bool = False,
+    recompute: bool = False,
     backend: str = "auto",
 ) -> Steps:
     """A gated recurrent unit over a sequence (`equations.gru`, `gru_reset_before` or `update_only`).
@@ -47,10 +48,11 @@ def gru(
     Shapes: `x` (T, B, I), `h_0` (B, H), `weight_ih` (G*H, I), `weight_hh` (G*H, H), biases (G*H,), `mask` (T, B) bool.
     G is 3, in `torch.nn.GRU`'s order `reset, z, candidate`; 2 without the reset rows where `reset` is None.
     Returns `Steps`: `hidden` (T, B, H) and, with `gates=True`, `update`, `reset` and `candidate` of the same shape.
+    With `recompute=True` the way back computes the gates anew, instead of keeping them: less memory, more time.
     Raises `InputValueError` or `InputTypeError` for a wrong shape or dtype, `BackendError` for a backend that cannot.
     """
     weights = PackedWeights(weight_ih, weight_hh, bias_ih, bias_hh)
-    return _recurrence(system_of(reset), x, h_0, weights, activation, mask, pins, reverse, gates, backend)
+    return _recurrence(system_of(reset), x, h_0, weights, activation, mask, pins, reverse, gates, recompute, backend)
 
 
 def rnn(
@@ -66,11 +68,12 @@ def rnn(
     pins: Pins | Iterable[Pins] | None = None,
     reverse: bool = False,
     gates: bool = False,
+    recompute: bool = False,
     backend: str = "auto",
 ) -> Steps:
     """A recurrent layer without gates over a sequence (`equations.rnn`); shapes and errors as `gru`, with G = 1."""
     weights = PackedWeights(weight_ih, weight_hh, bias_ih, bias_hh)
-    return _recurrence("rnn", x, h_0, weights, activation, mask, pins, reverse, gates, backend)
+    return _recurrence("rnn", x, h_0, weights, activation, mask, pins, reverse, gates, recompute, backend)
 
 
 def _recurrence(
@@ -83,6 +86,7 @@ def _recurrence(
     pins: Pins | Iterable[Pins] | None,
     reverse: bool,
     gates: bool,
+    recompute: bool,
     backend: str,
 ) -> Steps:
     check_activation("activation", activation)
@@ -109,4 +113,4 @@ def _recurrence(
         check_mask(mask, (steps, batch), "(T, B)", x.device)
     pins = read_pins(pins, system, directions=("reverse",) if reverse else ("forward",))
     pinned = resolve(pins, (steps, batch, hidden), x, reverse=reverse)
-    return run(Call(system, x, h_0, weights, activation, mask, pinned, reverse, gates), backend)
+    return run(Call(system, x, h_0, weights, activation, mask, pinned, reverse, gates, recompute), backend)

@@ -7,12 +7,17 @@ from tidegate.conventions import unpack
 from tidegate.equations import Pinned, Step
 from tidegate.ops.call import SYSTEMS, Call, Steps
 
-__all__ = ["run", "unsupported", "without_unread_values"]
+__all__ = ["remark", "run", "unsupported", "without_unread_values"]
 
 
 def unsupported(call: Call) -> str | None:  # noqa: ARG001 - every backend is asked the same
     """Why this backend cannot run `call`: it always can."""
     return None
+
+
+def remark(call: Call) -> str | None:
+    """What a user of this backend should know."""
+    return "it keeps all that autograd keeps, whatever recompute says" if call.recompute else None
 
 
 def run(call: Call) -> Steps:

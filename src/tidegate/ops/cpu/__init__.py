@@ -8,7 +8,7 @@ from tidegate.ops.call import Call, Steps
 from tidegate.ops.cpu.machine import missing
 from tidegate.ops.cpu.operators import ACTIVATION_NUMBERS, recurrence
 
-__all__ = ["run", "unsupported"]
+__all__ = ["remark", "run", "unsupported"]
 
 _DTYPES = (torch.float32, torch.float64)
 
@@ -47,6 +47,11 @@ def _beyond(call: Call) -> str | None:
 
 def _tensors(call: Call) -> list[Tensor]:
     return [tensor for tensor in (call.x, call.h_0, *call.weights) if tensor is not None]
+
+
+def remark(call: Call) -> str | None:  # noqa: ARG001 - every backend is asked the same
+    """What a user of this backend should know."""
+    return "gradients of gradients come from reference"
 
 
 def run(call: Call) -> Steps:

@@ -354,7 +354,7 @@ def backward_kernel(layout: Layout, form: Format) -> Any:  # noqa: C901, PLR0915
                 task = claim(counters, phase)
                 while task < parts:
                     low, high = rows * task // parts, rows * (task + 1) // parts
-                    inputs_forward(p, base + low, high - low, base)
+                    inputs_forward(p, base + low, high - low, base, 0, groups)
                     finish(counters, phase)
                     task = claim(counters, phase)
                 wait(counters, phase, parts)

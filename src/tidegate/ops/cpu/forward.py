@@ -12,7 +12,7 @@ from tidegate.ops.cpu import cells
 from tidegate.ops.cpu.layout import Layout
 from tidegate.ops.cpu.memory import claim, field, finish, get_byte, wait
 from tidegate.ops.cpu.panels import panel_packer, start_packer
-from tidegate.ops.cpu.tile import row_product
+from tidegate.ops.cpu.tile import TOGETHER, one_row_tile, row_product
 from tidegate.ops.cpu.vector import Code, Format, vector_code
 
 __all__ = ["StepFunctions", "forward_kernel", "step_functions"]
@@ -23,10 +23,15 @@ class StepFunctions(NamedTuple):
 
     #: (record, group): the weights of one vector of units.
     pack: Any
-    #: (record, first row, rows, first row of the chunk): products with the input.
+    #: (record, first row, rows, first row of the chunk, units from, to): products with the input.
     inputs: Any
-    #: (record, slice, steps from, to, first row of the chunk, tensors to write).
+    #: (record, slice, steps from, to, first row of the chunk, tensors to write): all units of some sequences.
     steps: Any
+    #: (record, task, step, first row of the chunk, units from, to, tensors to write): some units of all sequences, up
+    #: to what the second product needs from all units.
+    some_units: Any
+    #: The same, from there.
+    some_units_after: Any
 
 
 @no_type_check
@@ -45,6 +50,7 @@ def step_functions(layout: Layout, form: Format) -> StepFunctions:  # noqa: C901
     product_in = row_product(form, n_in)
     product_past = row_product(form, n_past) if n_past else product_in
     product_relevant = row_product(form, n_relevant) if n_relevant else product_in
+    one_row_past = one_row_tile(form, max(1, n_past))
     cell_whole, cell_part = (cells.cell(layout, form, partial=partial) for partial in (False, True))
     if n_relevant:
         relevant_whole, relevant_part = (
@@ -82,11 +88,11 @@ def step_functions(layout: Layout, form: Format) -> StepFunctions:  # noqa: C901
             start_relevant(bias_hh(p), units, group, starts_relevant(p))
 
     @njit
-    def inputs(p, first, rows, base):
+    def inputs(p, first, rows, base, low, high):
         depth, groups = inputs_of(p), (units_of(p) + lanes - 1) // lanes
         row_bytes = groups * n_in * lanes * size
         x, out = x_of(p) + first * depth * size, products_of(p) + (first - base) * row_bytes
-        for group in range(groups):
+        for group in range(low, high):
             panel = panels_in(p) + group * depth * n_in * lanes * size
             start = starts_in(p) + group * n_in * lanes * size
             for row in range(0, rows, rows_in_tile):
@@ -156,48 +162,90 @@ def step_functions(layout: Layout, form: Format) -> StepFunctions:  # noqa: C901
                 )  # fmt: skip
 
     @njit
-    def steps(p, part, begin, end, base, hidden, update, reset, candidate, kept):
-        batch, units, length = batch_of(p), units_of(p), steps_of(p)
-        groups, slices, reverse = (units + lanes - 1) // lanes, slices_of(p), reverse_of(p)
-        low, high = batch * part // slices, batch * (part + 1) // slices
-        sums = sums_of(p) + (4 + part * rows_in_tile * 4) * lanes * size
-        for s in range(begin, end):
-            t = length - 1 - s if reverse else s
-            if s == 0:
-                h_prev = h_0_of(p)
-            else:
-                h_prev = hidden_of(p) + (t + 1 if reverse else t - 1) * batch * units * size
-            for group in range(groups):
-                panel = panels_past(p) + group * units * n_past * lanes * size
-                start = starts_past(p) + group * n_past * lanes * size
-                for b in range(low, high, rows_in_tile):
-                    rows = min(rows_in_tile, high - b)
-                    at = h_prev + b * units * size
-                    if n_past:
-                        product_past(
-                            rows, at, units * size, 0, 1, units, panel, start, 0, sums, n_past * lanes * size
-                        )
-                    end_of_tile(
-                        p, n_relevant != 0, False, sums, at, units * size, t * batch + b, rows, group, base,
-                        hidden, update, reset, candidate, kept,
-                    )  # fmt: skip
-            if n_relevant:
-                relevant_row = 2 * groups * lanes * size
-                for group in range(groups):
-                    panel = panels_relevant(p) + group * units * n_relevant * lanes * size
-                    start = starts_relevant(p) + group * n_relevant * lanes * size
-                    for b in range(low, high, rows_in_tile):
-                        rows = min(rows_in_tile, high - b)
-                        product_relevant(
-                            rows, relevant_of(p) + b * relevant_row, relevant_row, 0, 1, units, panel, start, 0,
-                            sums, n_relevant * lanes * size,
-                        )  # fmt: skip
-                        end_of_tile(
-                            p, False, True, sums, h_prev + b * units * size, units * size, t * batch + b, rows, group,
-                            base, hidden, update, reset, candidate, kept,
-                        )  # fmt: skip
+    def state_before(p, s, t):
+        if s == 0:
+            return h_0_of(p)
+        return hidden_of(p) + (t + 1 if reverse_of(p) else t - 1) * batch_of(p) * units_of(p) * size
 
-    return StepFunctions(pack, inputs, steps)
+    @njit
+    def first_product(p, t, h_prev, sums, low, high, from_group, to_group, base, hidden, update, reset, candidate, kept):
+        # sequences low to high, units of the groups: the product with the past, and the step or what it needs before
+        batch, units = batch_of(p), units_of(p)
+        row_bytes, width = units * size, n_past * lanes * size
+        group = from_group
+        while group < to_group:
+            panel, start = panels_past(p) + group * units * width, starts_past(p) + group * width
+            together = TOGETHER if high - low == 1 and to_group - group >= TOGETHER else 1
+            for b in range(low, high, rows_in_tile):
+                rows, at = min(rows_in_tile, high - b), h_prev + b * row_bytes
+                if n_past:
+                    if together > 1:
+                        one_row_past(at, units, panel, start, sums)
+                    else:
+                        product_past(rows, at, row_bytes, 0, 1, units, panel, start, 0, sums, width)
+                for one in range(together):
+                    end_of_tile(
+                        p, n_relevant != 0, False, sums + one * width, at, row_bytes, t * batch + b, rows, group + one,
+                        base, hidden, update, reset, candidate, kept,
+                    )  # fmt: skip
+            group += together
+
+    @njit
+    def second_product(p, t, h_prev, sums, low, high, from_group, to_group, base, hidden, update, reset, candidate, kept):
+        # the same for the product with the relevant past, and the step
+        batch, units = batch_of(p), units_of(p)
+        relevant_row = 2 * ((units + lanes - 1) // lanes) * lanes * size
+        row_bytes, width = units * size, n_relevant * lanes * size
+        for group in range(from_group, to_group):
+            panel, start = panels_relevant(p) + group * units * width, starts_relevant(p) + group * width
+            for b in range(low, high, rows_in_tile):
+                rows = min(rows_in_tile, high - b)
+                product_relevant(
+                    rows, relevant_of(p) + b * relevant_row, relevant_row, 0, 1, units, panel, start, 0, sums, width
+                )
+                end_of_tile(
+                    p, False, True, sums, h_prev + b * row_bytes, row_bytes, t * batch + b, rows, group,
+                    base, hidden, update, reset, candidate, kept,
+                )  # fmt: skip
+
+    @njit
+    def scratch(p, task):
+        return sums_of(p) + (4 + task * rows_in_tile * 4) * lanes * size
+
+    @njit
+    def steps(p, part, begin, end, base, hidden, update, reset, candidate, kept):
+        batch, slices, groups = batch_of(p), slices_of(p), (units_of(p) + lanes - 1) // lanes
+        low, high = batch * part // slices, batch * (part + 1) // slices
+        sums = scratch(p, part)
+        for s in range(begin, end):
+            t = steps_of(p) - 1 - s if reverse_of(p) else s
+            h_prev = state_before(p, s, t)
+            first_product(
+                p, t, h_prev, sums, low, high, 0, groups, base, hidden, update, reset, candidate, kept
+            )
+            if n_relevant:
+                second_product(
+                    p, t, h_prev, sums, low, high, 0, groups, base, hidden, update, reset, candidate, kept
+                )
+
+    @njit
+    def some_units(p, task, s, base, low, high, hidden, update, reset, candidate, kept):
+        t = steps_of(p) - 1 - s if reverse_of(p) else s
+        first_product(
+            p, t, state_before(p, s, t), scratch(p, task), 0, batch_of(p), low, high, base,
+            hidden, update, reset, candidate, kept,
+        )  # fmt: skip
+
+    @njit
+    def some_units_after(p, task, s, base, low, high, hidden, update, reset, candidate, kept):
+        if n_relevant:
+            t = steps_of(p) - 1 - s if reverse_of(p) else s
+            second_product(
+                p, t, state_before(p, s, t), scratch(p, task), 0, batch_of(p), low, high, base,
+                hidden, update, reset, candidate, kept,
+            )  # fmt: skip
+
+    return StepFunctions(pack, inputs, steps, some_units, some_units_after)
 
 
 def _nothing(_builder: Any, *_arguments: Any) -> None:
@@ -223,8 +271,8 @@ def _hold(form: Format, *, partial: bool) -> Any:
 @no_type_check
 def forward_kernel(layout: Layout, form: Format) -> Any:
     """The whole forward kernel: a Python function of the record's address, for Numba to compile."""
-    pack, inputs, steps = step_functions(layout, form)
-    lanes = form.lanes
+    pack, inputs, steps, some_units, some_units_after = step_functions(layout, form)
+    lanes, n_relevant = form.lanes, len(layout.relevant)
     steps_of, batch_of, units_of, chunk_of = field("STEPS"), field("BATCH"), field("UNITS"), field("CHUNK")
     slices_of, parts_of, reverse_of, counters_of = field("SLICES"), field("PARTS"), field("REVERSE"), field("COUNTERS")
     hidden_of, update_of, reset_of = field("HIDDEN"), field("UPDATE"), field("RESET")
@@ -233,6 +281,7 @@ def forward_kernel(layout: Layout, form: Format) -> Any:
     def forward(p):
         length, batch, counters = steps_of(p), batch_of(p), counters_of(p)
         groups, slices, parts = (units_of(p) + lanes - 1) // lanes, slices_of(p), parts_of(p)
+        hidden, update, reset, candidate, kept = hidden_of(p), update_of(p), reset_of(p), candidate_of(p), kept_of(p)
         phase = 0
         task = claim(counters, phase)
         while task < groups:
@@ -248,16 +297,36 @@ def forward_kernel(layout: Layout, form: Format) -> Any:
             task = claim(counters, phase)
             while task < parts:
                 low, high = rows * task // parts, rows * (task + 1) // parts
-                inputs(p, base + low, high - low, base)
+                inputs(p, base + low, high - low, base, 0, groups)
                 finish(counters, phase)
                 task = claim(counters, phase)
             wait(counters, phase, parts)
-            phase += 1
-            task = claim(counters, phase)
-            while task < slices:
-                steps(p, task, begin, end, base, hidden_of(p), update_of(p), reset_of(p), candidate_of(p), kept_of(p))
-                finish(counters, phase)
+            if slices:
+                phase += 1
                 task = claim(counters, phase)
-            wait(counters, phase, slices)
+                while task < slices:
+                    steps(p, task, begin, end, base, hidden, update, reset, candidate, kept)
+                    finish(counters, phase)
+                    task = claim(counters, phase)
+                wait(counters, phase, slices)
+                continue
+            for s in range(begin, end):  # too few sequences to share out: share out the units, step by step
+                phase += 1
+                task = claim(counters, phase)
+                while task < parts:
+                    low, high = groups * task // parts, groups * (task + 1) // parts
+                    some_units(p, task, s, base, low, high, hidden, update, reset, candidate, kept)
+                    finish(counters, phase)
+                    task = claim(counters, phase)
+                wait(counters, phase, parts)
+                if n_relevant:
+                    phase += 1
+                    task = claim(counters, phase)
+                    while task < parts:
+                        low, high = groups * task // parts, groups * (task + 1) // parts
+                        some_units_after(p, task, s, base, low, high, hidden, update, reset, candidate, kept)
+                        finish(counters, phase)
+                        task = claim(counters, phase)
+                    wait(counters, phase, parts)
 
     return forward

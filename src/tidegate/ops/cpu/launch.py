@@ -20,6 +20,8 @@ __all__ = ["Gradients", "Problem", "States", "backward", "forward", "kept_states
 _PRODUCT_BYTES = 512 * 1024
 #: Rows of a chunk on the way back: enough for the large products to be large.
 _ROWS_BACK = 512
+#: Vectors of units that a thread must have for threads to meet at every step, where there are fewer sequences.
+_GROUPS_APART = 4
 _LINE = 64
 
 
@@ -68,6 +70,7 @@ class _Cut(NamedTuple):
     rows: int
     groups: int
     threads: int
+    #: Into how many parts the batch is cut; 0 where the units are shared out instead.
     slices: int
     chunk: int
     phases: int
@@ -109,6 +112,8 @@ def _cut(problem: Problem, kind: Machine, *, back: bool, recompute: bool = False
         chunk = ceil(max(_PRODUCT_BYTES * threads / row_bytes, 4 * kind.rows) / batch)
     chunk = min(steps, max(1, chunk))
     chunks = ceil(steps / chunk)
+    if not back and batch < threads and groups >= _GROUPS_APART * threads:
+        return _Cut(lanes, kind.rows, groups, threads, 0, chunk, 1 + chunks + 2 * steps)
     phases = 3 + chunks * (5 if recompute else 3)
     return _Cut(lanes, kind.rows, groups, threads, min(threads, batch), chunk, phases)
 

@@ -16,7 +16,10 @@ from numba.core import cgutils
 
 from tidegate.ops.cpu.vector import INT, Code, Format, Vector, vector_code
 
-__all__ = ["column_tile", "row_product"]
+__all__ = ["TOGETHER", "column_tile", "one_row_tile", "row_product"]
+
+#: How many panels one row meets at once: as many sums as keep a processor busy, which one panel alone has not.
+TOGETHER = 4
 
 def row_product(form: Format, vectors: int) -> Any:
     """A kernel's product of `rows` rows, 1 to `form.rows` of them, with a panel that is `vectors` wide.
@@ -54,6 +57,33 @@ def column_tile(form: Format, vectors: int) -> Any:
         tile(a, 0, 0, 1, depth, panel, panel_row, init, init_row, out, out_row)
 
     return column_product
+
+
+def one_row_tile(form: Format, vectors: int) -> Any:
+    """The product of one row with `TOGETHER` panels, which follow each other in memory as do `init` and `out`.
+
+    Arguments: `a`, `depth`, `panel`, `init`, `out`.
+    """
+
+    @vector_code(5)
+    def tile(builder: Any, a: Any, depth: Any, panel: Any, init: Any, out: Any) -> None:
+        code = Code(builder, form)
+        count = TOGETHER * vectors
+        sums = [cgutils.alloca_once(builder, form.vector) for _ in range(count)]
+        for v, slot in enumerate(sums):
+            builder.store(code.load(init, v * form.lanes).value, slot)
+        row_bytes = INT(vectors * form.lanes * form.size)
+        panels = [builder.add(panel, builder.mul(INT(p), builder.mul(depth, row_bytes))) for p in range(TOGETHER)]
+        with cgutils.for_range(builder, depth, intp=INT) as turn:
+            value = code.spread(builder.add(a, builder.mul(turn.index, INT(form.size))))
+            for v, slot in enumerate(sums):
+                at = builder.add(panels[v // vectors], builder.mul(turn.index, row_bytes))
+                weights = code.load(at, v % vectors * form.lanes)
+                builder.store(code.fma(value, weights, Vector(code, builder.load(slot))).value, slot)
+        for v, slot in enumerate(sums):
+            code.store(Vector(code, builder.load(slot)), out, v * form.lanes)
+
+    return tile
 
 
 def _tile(form: Format, rows: int, vectors: int, *, columns: bool) -> Any:
