@@ -3,6 +3,7 @@
 from tidegate.gates import Trace, counterfactual, gradient_flow, trace
 from tidegate.nn import GRU, RNN, Dense, GRUCell, RNNCell, explain, init
 from tidegate.ops import Pins
+from tidegate.stream import Stream
 
 __version__ = "0.1.0"
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "GRUCell",
     "Pins",
     "RNNCell",
+    "Stream",
     "Trace",
     "counterfactual",
     "explain",

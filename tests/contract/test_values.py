@@ -39,8 +39,8 @@ from tests.contract.common import (
 )
 from tests.contract.compare import assert_same
 from tidegate import ops
-from tidegate.errors import BackendError
 from tidegate.equations import Pinned
+from tidegate.errors import BackendError
 from tidegate.ops import Pins
 from tidegate.ops.pins import resolve
 

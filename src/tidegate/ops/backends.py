@@ -1,16 +1,19 @@
 """The one place that chooses a backend: `auto` takes the fastest that can, any other name is honoured or raises."""
 
+from collections.abc import Sequence
 from types import ModuleType
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
 
 from tidegate.errors import BackendError
 from tidegate.ops import cpu, reference
 from tidegate.ops.call import Call, Steps
 
-__all__ = ["BACKENDS", "Choice", "check_backend", "choose", "run"]
+__all__ = ["BACKENDS", "Choice", "Stepper", "check_backend", "choose", "run", "stepper"]
 
 #: Every backend by its name, the fastest first: a module with `unsupported(call)`, a sentence or None, `run(call)`, and
-#: `remark(call)`, what its user should know, or None.
+#: `remark(call)`, what its user should know, or None, and `Stepper(calls)`, for one step of a stack at a time.
 BACKENDS: dict[str, ModuleType] = {"cpu": cpu, "reference": reference}
 
 
@@ -44,6 +47,28 @@ def choose(call: Call, backend: str = "auto") -> Choice:
             return Choice(name, "; ".join([*refusals, own]))
         refusals.append(f"not {name}: {reason}")
     raise BackendError(f"no backend can run this layer: {'; '.join(refusals)}")
+
+
+class Stepper(Protocol):
+    """A stack of layers that takes one step at a time."""
+
+    #: (B, I), filled by the caller before each step.
+    x: Tensor
+    #: (B, H) each: where the last layer's state is found after a step.
+    outputs: tuple[Tensor, ...]
+    #: (L, B, H), the states of all layers.
+    state: Tensor
+
+    def step(self) -> int:
+        """Take one step from `x`; the number of the output that holds the result."""
+
+
+def stepper(calls: Sequence[Call], backend: str = "auto") -> Stepper:
+    """The stack told by one call of one step for each layer, on the fastest backend that can run all of them."""
+    choices = {choose(call, backend).backend for call in calls}
+    name = max(choices, key=list(BACKENDS).index)
+    made: Stepper = BACKENDS[name].Stepper(calls)
+    return made
 
 
 def _with_remark(reason: str, backend: str, call: Call) -> str:

@@ -1,13 +1,16 @@
 """The reference backend: a loop over `equations.py` on any device, in any dtype, as differentiable as the equations."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from tidegate.conventions import unpack
+from tidegate.conventions import PackedWeights, unpack
 from tidegate.equations import Pinned, Step
 from tidegate.ops.call import SYSTEMS, Call, Steps
 
-__all__ = ["remark", "run", "unsupported", "without_unread_values"]
+__all__ = ["Stepper", "remark", "run", "unsupported", "without_unread_values"]
 
 
 def unsupported(call: Call) -> str | None:  # noqa: ARG001 - every backend is asked the same
@@ -41,6 +44,32 @@ def run(call: Call) -> Steps:
         return Steps(torch.stack([step.hidden for step in taken]))
     update, reset, candidate, hidden = (torch.stack(values) for values in zip(*taken, strict=True))
     return Steps(hidden, update, reset, candidate)
+
+
+class Stepper:
+    """A stack of layers that takes one step at a time (see `backends.Stepper`)."""
+
+    def __init__(self, calls: Sequence[Call]) -> None:
+        """Copy the weights of the layers, each told by a call of one step."""
+        self._calls = [replace(call, weights=_copied(call.weights)) for call in calls]
+        self.x = calls[0].x.new_zeros(calls[0].x.shape[1:])
+        self.state = torch.stack([torch.zeros_like(call.h_0) for call in calls]).detach()
+        self.outputs = (torch.zeros_like(self.state[-1]),)
+
+    @torch.no_grad()
+    def step(self) -> int:
+        """Take one step from `x`; the number of the output that holds the result."""
+        x, states = self.x, []
+        for call, h_prev in zip(self._calls, self.state, strict=True):
+            x = run(replace(call, x=x.unsqueeze(0), h_0=h_prev)).hidden[0]
+            states.append(x)
+        self.state = torch.stack(states)
+        self.outputs[0].copy_(x)
+        return 0
+
+
+def _copied(weights: PackedWeights) -> PackedWeights:
+    return PackedWeights(*(None if weight is None else weight.detach().clone() for weight in weights))  # type: ignore[arg-type]
 
 
 def _hold(step: Step, h_prev: Tensor, mask: Tensor) -> Step:

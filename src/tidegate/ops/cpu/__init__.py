@@ -7,8 +7,9 @@ from tidegate.ops import reference
 from tidegate.ops.call import Call, Steps
 from tidegate.ops.cpu.machine import missing
 from tidegate.ops.cpu.operators import ACTIVATION_NUMBERS, recurrence
+from tidegate.ops.cpu.step import Stepper
 
-__all__ = ["remark", "run", "unsupported"]
+__all__ = ["Stepper", "remark", "run", "unsupported"]
 
 _DTYPES = (torch.float32, torch.float64)
 
@@ -34,7 +35,8 @@ def _beyond(call: Call) -> str | None:
         return "its kernels cannot be transformed by torch.func (vmap, grad, jvp)"
     tensors = _tensors(call)
     if torch.autograd.forward_ad._current_level >= 0 and any(
-        torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors
+        torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None  # type: ignore[no-untyped-call]
+        for tensor in tensors
     ):
         return "its kernels do not differentiate forwards"
     for tensor in tensors:

@@ -15,8 +15,9 @@ from numba.core import cgutils
 from tidegate.ops.cpu import cells
 from tidegate.ops.cpu.forward import step_functions
 from tidegate.ops.cpu.layout import Layout
-from tidegate.ops.cpu.memory import claim, field, finish, get_byte, read_number, wait, write_number
+from tidegate.ops.cpu.memory import field, get_byte, read_number, write_number
 from tidegate.ops.cpu.panels import PLAIN, transposed_packer, unpacker
+from tidegate.ops.cpu.sharing import share
 from tidegate.ops.cpu.tile import column_tile, row_product
 from tidegate.ops.cpu.vector import INT, Code, Format, Vector, vector_code
 
@@ -24,14 +25,14 @@ __all__ = ["backward_kernel"]
 
 
 @no_type_check
-def backward_kernel(layout: Layout, form: Format) -> Any:  # noqa: C901, PLR0915 - one closure for one kernel
+def backward_kernel(layout: Layout, form: Format) -> Any:  # noqa: PLR0915 - one closure for one kernel
     """The whole backward kernel: a Python function of the record's address, for Numba to compile."""
     lanes, size, rows_in_tile = form.lanes, form.size, form.rows
     vector, width = lanes * size, layout.width
     n_in, n_past, n_relevant = len(layout.inputs), len(layout.past), len(layout.relevant)
     past_at, relevant_at = layout.past_at, layout.relevant_at
     forward = step_functions(layout, form)
-    pack_forward, inputs_forward, steps_forward = forward.pack, forward.inputs, forward.steps
+    pack_forward, inputs_forward, steps_forward = forward.pack, forward.inputs_of_chunk, forward.steps
     of_inputs, of_past, of_relevant = (
         (layout.blocks(names), layout.signs(names)) if names else ((0,), (1.0,))
         for names in (layout.inputs, layout.past, layout.relevant)
@@ -118,16 +119,14 @@ def backward_kernel(layout: Layout, form: Format) -> Any:  # noqa: C901, PLR0915
         return at + unit * size if kind == 1 else at
 
     @njit
-    def steps_back(p, part, begin, end, base, capacity, update, reset, candidate, kept):
+    def steps_back(part, p, begin, end, base, capacity, update, reset, candidate, kept):
         batch, units, length, mask = batch_of(p), units_of(p), steps_of(p), mask_of(p)
         groups, slices, reverse = (units + lanes - 1) // lanes, slices_of(p), reverse_of(p)
         low, high = batch * part // slices, batch * (part + 1) // slices
         for s in range(end - 1, begin - 1, -1):
             t = length - 1 - s if reverse else s
-            if s == 0:
-                h_prev = h_0_of(p)
-            else:
-                h_prev = hidden_of(p) + (t + 1 if reverse else t - 1) * batch * units * size
+            before = t + 1 if reverse else t - 1
+            h_prev = h_0_of(p) if s == 0 else hidden_of(p) + before * batch * units * size
             for b in range(low, high):
                 here = t * batch + b
                 masked = mask != 0 and get_byte(mask + here) == 0
@@ -236,13 +235,10 @@ def backward_kernel(layout: Layout, form: Format) -> Any:  # noqa: C901, PLR0915
                     state = hidden_of(p) + (here + before * batch) * units * size
                 columns_of_rows(state, 0, operand_h(p), row, capacity, units, masked)
                 if n_relevant:
-                    columns_of_rows(
-                        state, reset + here * units * size, operand_q(p), row, capacity, units, masked
-                    )
+                    columns_of_rows(state, reset + here * units * size, operand_q(p), row, capacity, units, masked)
 
     @njit
-    def weights_back(p, task, rows, capacity, begin_anew):
-        groups = (units_of(p) + lanes - 1) // lanes
+    def weights_back(task, p, rows, capacity, begin_anew):
         group, which = task // 2, task % 2
         gradients = gradients_of(p) + group * capacity * width * vector
         if which == 0:
@@ -287,7 +283,7 @@ def backward_kernel(layout: Layout, form: Format) -> Any:  # noqa: C901, PLR0915
                 write(bias + (blocks[v] * units + group * lanes + lane) * size, value)
 
     @njit
-    def unpack(p, group):
+    def unpack(group, p):
         units, depth = units_of(p), inputs_of(p)
         filled = (depth + rows_in_tile - 1) // rows_in_tile * rows_in_tile
         unpack_in(total_in(p) + group * filled * n_in * vector, depth, units, group, d_weight_ih(p))
@@ -299,12 +295,14 @@ def backward_kernel(layout: Layout, form: Format) -> Any:  # noqa: C901, PLR0915
             if d_bias_hh(p):
                 bias_back(p, group, d_bias_hh(p), past_at, past_blocks, past_signs)
         if n_relevant:
-            unpack_relevant(total_relevant(p) + group * filled * n_relevant * vector, units, units, group, d_weight_hh(p))
+            unpack_relevant(
+                total_relevant(p) + group * filled * n_relevant * vector, units, units, group, d_weight_hh(p)
+            )
             if d_bias_hh(p):
                 bias_back(p, group, d_bias_hh(p), relevant_at, relevant_blocks, relevant_signs)
 
     @njit
-    def pack(p, task):
+    def pack(task, p):
         units = units_of(p)
         groups = (units + lanes - 1) // lanes
         panels = (groups + PLAIN - 1) // PLAIN
@@ -316,86 +314,49 @@ def backward_kernel(layout: Layout, form: Format) -> Any:  # noqa: C901, PLR0915
         else:
             pack_in(weight_ih(p), inputs_of(p), units, task - panels, back_in(p))
 
+    @njit
+    def input_and_operands(task, p, parts, rows, base, capacity, reset):
+        low, high = rows * task // parts, rows * (task + 1) // parts
+        operands(p, low, high, base, capacity, reset)
+        if d_x(p):
+            inputs_back(p, low, high, base, capacity, task)
+
+    @njit
+    def from_here(p, tensor, base):
+        # a tensor that holds one chunk only, as if it held all: its first row is the chunk's
+        return tensor - base * units_of(p) * size if tensor else 0
+
     def backward(p):
-        length, batch, counters, reverse = steps_of(p), batch_of(p), counters_of(p), reverse_of(p)
-        units, depth = units_of(p), inputs_of(p)
-        groups, slices, parts, chunk = (units + lanes - 1) // lanes, slices_of(p), parts_of(p), chunk_of(p)
+        length, batch, counters, chunk = steps_of(p), batch_of(p), counters_of(p), chunk_of(p)
+        groups, slices, parts = (units_of(p) + lanes - 1) // lanes, slices_of(p), parts_of(p)
         recompute, capacity = recompute_of(p), chunk * batch
-        phase = 0
         tasks = (groups + PLAIN - 1) // PLAIN
         if d_x(p):
-            tasks += ((depth + lanes - 1) // lanes + PLAIN - 1) // PLAIN
-        task = claim(counters, phase)
-        while task < tasks:
-            pack(p, task)
-            finish(counters, phase)
-            task = claim(counters, phase)
-        wait(counters, phase, tasks)
+            tasks += ((inputs_of(p) + lanes - 1) // lanes + PLAIN - 1) // PLAIN
+        share(counters, 0, tasks, pack, (p,))
+        phase = 1
         if recompute:
+            share(counters, phase, groups, pack_forward, (p,))
             phase += 1
-            task = claim(counters, phase)
-            while task < groups:
-                pack_forward(p, task)
-                finish(counters, phase)
-                task = claim(counters, phase)
-            wait(counters, phase, groups)
         for turn in range((length + chunk - 1) // chunk):
             end = length - turn * chunk
             begin = max(0, end - chunk)
-            base = (length - end if reverse else begin) * batch
+            base = (length - end if reverse_of(p) else begin) * batch
             rows = (end - begin) * batch
             update, reset, candidate, kept = update_of(p), reset_of(p), candidate_of(p), kept_of(p)
             if recompute:
-                # these tensors hold one chunk only: their first row is the chunk's
-                before = base * units * size
-                update, reset = (update - before if update else 0), (reset - before if reset else 0)
-                candidate, kept = candidate - before, (kept - before if kept else 0)
-                phase += 1
-                task = claim(counters, phase)
-                while task < parts:
-                    low, high = rows * task // parts, rows * (task + 1) // parts
-                    inputs_forward(p, base + low, high - low, base, 0, groups)
-                    finish(counters, phase)
-                    task = claim(counters, phase)
-                wait(counters, phase, parts)
-                phase += 1
-                task = claim(counters, phase)
-                while task < slices:
-                    steps_forward(p, task, begin, end, base, 0, update, reset, candidate, kept)
-                    finish(counters, phase)
-                    task = claim(counters, phase)
-                wait(counters, phase, slices)
-            phase += 1
-            task = claim(counters, phase)
-            while task < slices:
-                steps_back(p, task, begin, end, base, capacity, update, reset, candidate, kept)
-                finish(counters, phase)
-                task = claim(counters, phase)
-            wait(counters, phase, slices)
-            phase += 1
-            task = claim(counters, phase)
-            while task < parts:
-                low, high = rows * task // parts, rows * (task + 1) // parts
-                operands(p, low, high, base, capacity, reset)
-                if d_x(p):
-                    inputs_back(p, low, high, base, capacity, task)
-                finish(counters, phase)
-                task = claim(counters, phase)
-            wait(counters, phase, parts)
-            phase += 1
-            task = claim(counters, phase)
-            while task < 2 * groups:
-                weights_back(p, task, rows, capacity, turn == 0)
-                finish(counters, phase)
-                task = claim(counters, phase)
-            wait(counters, phase, 2 * groups)
-        phase += 1
-        task = claim(counters, phase)
-        while task < groups:
-            unpack(p, task)
-            finish(counters, phase)
-            task = claim(counters, phase)
-        wait(counters, phase, groups)
+                update, reset = from_here(p, update, base), from_here(p, reset, base)
+                candidate, kept = from_here(p, candidate, base), from_here(p, kept, base)
+                share(counters, phase, parts, inputs_forward, (p, parts, rows, base))
+                tensors = (0, update, reset, candidate, kept)
+                share(counters, phase + 1, slices, steps_forward, (p, begin, end, base, *tensors))
+                phase += 2
+            states = (update, reset, candidate, kept)
+            share(counters, phase, slices, steps_back, (p, begin, end, base, capacity, *states))
+            share(counters, phase + 1, parts, input_and_operands, (p, parts, rows, base, capacity, reset))
+            share(counters, phase + 2, 2 * groups, weights_back, (p, rows, capacity, turn == 0))
+            phase += 3
+        share(counters, phase, groups, unpack, (p,))
 
     return backward
 
@@ -425,7 +386,7 @@ def _store_part(form: Format) -> Any:
 
 
 def _add_arrived(form: Format, *, partial: bool) -> Any:
-    """carry += what arrives at the state of a step that is not there."""
+    """Carry += what arrives at the state of a step that is not there."""
 
     @vector_code(4)
     def add(builder: Any, carry: Any, arrived: Any, offset: Any, used: Any) -> None:
@@ -437,7 +398,7 @@ def _add_arrived(form: Format, *, partial: bool) -> Any:
 
 
 def _add_rows(form: Format, width: int) -> Any:
-    """totals += the sum of `rows` rows of `width` vectors."""
+    """Totals += the sum of `rows` rows of `width` vectors."""
 
     @vector_code(3)
     def add_rows(builder: Any, first: Any, rows: Any, totals: Any) -> None:

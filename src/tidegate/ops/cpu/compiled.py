@@ -38,7 +38,7 @@ def cache_folder() -> Path:
 
 
 def compile_kernel(name: str, build: Callable[[], Callable[[int], None]], machine: Machine) -> int:
-    """The address of the kernel that `build` makes, from the cache if it is there: a C function of its record's address.
+    """The address of the kernel that `build` makes, from the cache if it is there: a C function of one address.
 
     `name` tells it from all others of this version.
     """

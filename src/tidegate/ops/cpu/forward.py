@@ -10,8 +10,9 @@ from numba import njit
 
 from tidegate.ops.cpu import cells
 from tidegate.ops.cpu.layout import Layout
-from tidegate.ops.cpu.memory import claim, field, finish, get_byte, wait
+from tidegate.ops.cpu.memory import field, get_byte
 from tidegate.ops.cpu.panels import panel_packer, start_packer
+from tidegate.ops.cpu.sharing import share
 from tidegate.ops.cpu.tile import TOGETHER, one_row_tile, row_product
 from tidegate.ops.cpu.vector import Code, Format, vector_code
 
@@ -21,21 +22,23 @@ __all__ = ["StepFunctions", "forward_kernel", "step_functions"]
 class StepFunctions(NamedTuple):
     """What the forward kernel is made of, for the backward kernel to compute gates anew."""
 
-    #: (record, group): the weights of one vector of units.
+    #: (group, record): the weights of one vector of units.
     pack: Any
+    #: (task, record, tasks, rows, first row of the chunk): a task's share of a chunk's products with the input.
+    inputs_of_chunk: Any
     #: (record, first row, rows, first row of the chunk, units from, to): products with the input.
     inputs: Any
-    #: (record, slice, steps from, to, first row of the chunk, tensors to write): all units of some sequences.
+    #: (slice, record, steps from, to, first row of the chunk, tensors to write): all units of some sequences.
     steps: Any
-    #: (record, task, step, first row of the chunk, units from, to, tensors to write): some units of all sequences, up
+    #: (task, record, tasks, step, first row of the chunk, tensors to write): a task's units of all sequences, up
     #: to what the second product needs from all units.
     some_units: Any
-    #: The same, from there.
+    #: The same, from there on.
     some_units_after: Any
 
 
 @no_type_check
-def step_functions(layout: Layout, form: Format) -> StepFunctions:  # noqa: C901, PLR0915 - one closure for one kernel
+def step_functions(layout: Layout, form: Format) -> StepFunctions:  # noqa: PLR0915 - one closure for one kernel
     """The parts of the forward kernel."""
     lanes, size, rows_in_tile = form.lanes, form.size, form.rows
     n_in, n_past, n_relevant = len(layout.inputs), len(layout.past), len(layout.relevant)
@@ -50,6 +53,7 @@ def step_functions(layout: Layout, form: Format) -> StepFunctions:  # noqa: C901
     product_in = row_product(form, n_in)
     product_past = row_product(form, n_past) if n_past else product_in
     product_relevant = row_product(form, n_relevant) if n_relevant else product_in
+    one_row_in = one_row_tile(form, n_in)
     one_row_past = one_row_tile(form, max(1, n_past))
     cell_whole, cell_part = (cells.cell(layout, form, partial=partial) for partial in (False, True))
     if n_relevant:
@@ -62,9 +66,7 @@ def step_functions(layout: Layout, form: Format) -> StepFunctions:  # noqa: C901
     steps_of, batch_of, inputs_of, units_of = field("STEPS"), field("BATCH"), field("INPUTS"), field("UNITS")
     slices_of, reverse_of, activation_of = field("SLICES"), field("REVERSE"), field("ACTIVATION")
     x_of, h_0_of, mask_of, hidden_of = field("X"), field("H_0"), field("MASK"), field("HIDDEN")
-    weight_ih, weight_hh, bias_ih, bias_hh = (
-        field(name) for name in ("WEIGHT_IH", "WEIGHT_HH", "BIAS_IH", "BIAS_HH")
-    )
+    weight_ih, weight_hh, bias_ih, bias_hh = (field(name) for name in ("WEIGHT_IH", "WEIGHT_HH", "BIAS_IH", "BIAS_HH"))
     panels_in, panels_past, panels_relevant = field("PANELS_IN"), field("PANELS_PAST"), field("PANELS_RELEVANT")
     starts_in, starts_past, starts_relevant = field("START_IN"), field("START_PAST"), field("START_RELEVANT")
     products_of, sums_of, relevant_of = field("PRODUCTS"), field("SUMS"), field("RELEVANT")
@@ -76,7 +78,7 @@ def step_functions(layout: Layout, form: Format) -> StepFunctions:  # noqa: C901
     )
 
     @njit
-    def pack(p, group):
+    def pack(group, p):
         units = units_of(p)
         pack_in(weight_ih(p), inputs_of(p), units, group, panels_in(p))
         start_in(bias_ih(p), units, group, starts_in(p))
@@ -92,14 +94,21 @@ def step_functions(layout: Layout, form: Format) -> StepFunctions:  # noqa: C901
         depth, groups = inputs_of(p), (units_of(p) + lanes - 1) // lanes
         row_bytes = groups * n_in * lanes * size
         x, out = x_of(p) + first * depth * size, products_of(p) + (first - base) * row_bytes
-        for group in range(low, high):
+        group = low
+        while group < high:
             panel = panels_in(p) + group * depth * n_in * lanes * size
             start = starts_in(p) + group * n_in * lanes * size
+            here = out + group * n_in * lanes * size
+            if rows == 1 and high - group >= TOGETHER:
+                one_row_in(x, depth, panel, start, here)
+                group += TOGETHER
+                continue
             for row in range(0, rows, rows_in_tile):
                 product_in(
                     min(rows_in_tile, rows - row), x + row * depth * size, depth * size, 0, 1, depth,
-                    panel, start, 0, out + row * row_bytes + group * n_in * lanes * size, row_bytes,
+                    panel, start, 0, here + row * row_bytes, row_bytes,
                 )  # fmt: skip
+            group += 1
 
     @njit
     def pin_at(address, kind, step_stride, row_stride, t, b, unit):
@@ -109,7 +118,9 @@ def step_functions(layout: Layout, form: Format) -> StepFunctions:  # noqa: C901
         return at + unit * size if kind == 1 else at
 
     @njit
-    def end_of_tile(p, first, second, sums, h_prev, h_row, row, rows, group, base, hidden, update, reset, candidate, kept):
+    def end_of_tile(
+        p, first, second, sums, h_prev, h_row, row, rows, group, base, hidden, update, reset, candidate, kept
+    ):
         # what is left to do once the sums of a tile are there; `first` is 1 for a first product before a second one
         units, batch, mask = units_of(p), batch_of(p), mask_of(p)
         groups = (units + lanes - 1) // lanes
@@ -168,7 +179,9 @@ def step_functions(layout: Layout, form: Format) -> StepFunctions:  # noqa: C901
         return hidden_of(p) + (t + 1 if reverse_of(p) else t - 1) * batch_of(p) * units_of(p) * size
 
     @njit
-    def first_product(p, t, h_prev, sums, low, high, from_group, to_group, base, hidden, update, reset, candidate, kept):
+    def first_product(
+        p, t, h_prev, sums, low, high, from_group, to_group, base, hidden, update, reset, candidate, kept
+    ):
         # sequences low to high, units of the groups: the product with the past, and the step or what it needs before
         batch, units = batch_of(p), units_of(p)
         row_bytes, width = units * size, n_past * lanes * size
@@ -191,7 +204,9 @@ def step_functions(layout: Layout, form: Format) -> StepFunctions:  # noqa: C901
             group += together
 
     @njit
-    def second_product(p, t, h_prev, sums, low, high, from_group, to_group, base, hidden, update, reset, candidate, kept):
+    def second_product(
+        p, t, h_prev, sums, low, high, from_group, to_group, base, hidden, update, reset, candidate, kept
+    ):
         # the same for the product with the relevant past, and the step
         batch, units = batch_of(p), units_of(p)
         relevant_row = 2 * ((units + lanes - 1) // lanes) * lanes * size
@@ -213,39 +228,42 @@ def step_functions(layout: Layout, form: Format) -> StepFunctions:  # noqa: C901
         return sums_of(p) + (4 + task * rows_in_tile * 4) * lanes * size
 
     @njit
-    def steps(p, part, begin, end, base, hidden, update, reset, candidate, kept):
+    def steps(part, p, begin, end, base, hidden, update, reset, candidate, kept):
         batch, slices, groups = batch_of(p), slices_of(p), (units_of(p) + lanes - 1) // lanes
         low, high = batch * part // slices, batch * (part + 1) // slices
         sums = scratch(p, part)
         for s in range(begin, end):
             t = steps_of(p) - 1 - s if reverse_of(p) else s
             h_prev = state_before(p, s, t)
-            first_product(
-                p, t, h_prev, sums, low, high, 0, groups, base, hidden, update, reset, candidate, kept
-            )
+            first_product(p, t, h_prev, sums, low, high, 0, groups, base, hidden, update, reset, candidate, kept)
             if n_relevant:
-                second_product(
-                    p, t, h_prev, sums, low, high, 0, groups, base, hidden, update, reset, candidate, kept
-                )
+                second_product(p, t, h_prev, sums, low, high, 0, groups, base, hidden, update, reset, candidate, kept)
 
     @njit
-    def some_units(p, task, s, base, low, high, hidden, update, reset, candidate, kept):
+    def inputs_of_chunk(task, p, parts, rows, base):
+        low, high = rows * task // parts, rows * (task + 1) // parts
+        inputs(p, base + low, high - low, base, 0, (units_of(p) + lanes - 1) // lanes)
+
+    @njit
+    def some_units(task, p, parts, s, base, hidden, update, reset, candidate, kept):
         t = steps_of(p) - 1 - s if reverse_of(p) else s
+        groups = (units_of(p) + lanes - 1) // lanes
         first_product(
-            p, t, state_before(p, s, t), scratch(p, task), 0, batch_of(p), low, high, base,
-            hidden, update, reset, candidate, kept,
+            p, t, state_before(p, s, t), scratch(p, task), 0, batch_of(p),
+            groups * task // parts, groups * (task + 1) // parts, base, hidden, update, reset, candidate, kept,
         )  # fmt: skip
 
     @njit
-    def some_units_after(p, task, s, base, low, high, hidden, update, reset, candidate, kept):
+    def some_units_after(task, p, parts, s, base, hidden, update, reset, candidate, kept):
         if n_relevant:
             t = steps_of(p) - 1 - s if reverse_of(p) else s
+            groups = (units_of(p) + lanes - 1) // lanes
             second_product(
-                p, t, state_before(p, s, t), scratch(p, task), 0, batch_of(p), low, high, base,
-                hidden, update, reset, candidate, kept,
+                p, t, state_before(p, s, t), scratch(p, task), 0, batch_of(p),
+                groups * task // parts, groups * (task + 1) // parts, base, hidden, update, reset, candidate, kept,
             )  # fmt: skip
 
-    return StepFunctions(pack, inputs, steps, some_units, some_units_after)
+    return StepFunctions(pack, inputs_of_chunk, inputs, steps, some_units, some_units_after)
 
 
 def _nothing(_builder: Any, *_arguments: Any) -> None:
@@ -271,7 +289,9 @@ def _hold(form: Format, *, partial: bool) -> Any:
 @no_type_check
 def forward_kernel(layout: Layout, form: Format) -> Any:
     """The whole forward kernel: a Python function of the record's address, for Numba to compile."""
-    pack, inputs, steps, some_units, some_units_after = step_functions(layout, form)
+    parts_of_step = step_functions(layout, form)
+    pack, inputs, steps = parts_of_step.pack, parts_of_step.inputs_of_chunk, parts_of_step.steps
+    some_units, some_units_after = parts_of_step.some_units, parts_of_step.some_units_after
     lanes, n_relevant = form.lanes, len(layout.relevant)
     steps_of, batch_of, units_of, chunk_of = field("STEPS"), field("BATCH"), field("UNITS"), field("CHUNK")
     slices_of, parts_of, reverse_of, counters_of = field("SLICES"), field("PARTS"), field("REVERSE"), field("COUNTERS")
@@ -279,54 +299,24 @@ def forward_kernel(layout: Layout, form: Format) -> Any:
     candidate_of, kept_of = field("CANDIDATE"), field("PAST")
 
     def forward(p):
-        length, batch, counters = steps_of(p), batch_of(p), counters_of(p)
-        groups, slices, parts = (units_of(p) + lanes - 1) // lanes, slices_of(p), parts_of(p)
-        hidden, update, reset, candidate, kept = hidden_of(p), update_of(p), reset_of(p), candidate_of(p), kept_of(p)
-        phase = 0
-        task = claim(counters, phase)
-        while task < groups:
-            pack(p, task)
-            finish(counters, phase)
-            task = claim(counters, phase)
-        wait(counters, phase, groups)
+        length, counters, slices, parts = steps_of(p), counters_of(p), slices_of(p), parts_of(p)
+        tensors = hidden_of(p), update_of(p), reset_of(p), candidate_of(p), kept_of(p)
+        share(counters, 0, (units_of(p) + lanes - 1) // lanes, pack, (p,))
+        phase = 1
         for begin in range(0, length, chunk_of(p)):
             end = min(length, begin + chunk_of(p))
-            base = (length - end if reverse_of(p) else begin) * batch
-            rows = (end - begin) * batch
+            base = (length - end if reverse_of(p) else begin) * batch_of(p)
+            share(counters, phase, parts, inputs, (p, parts, (end - begin) * batch_of(p), base))
             phase += 1
-            task = claim(counters, phase)
-            while task < parts:
-                low, high = rows * task // parts, rows * (task + 1) // parts
-                inputs(p, base + low, high - low, base, 0, groups)
-                finish(counters, phase)
-                task = claim(counters, phase)
-            wait(counters, phase, parts)
             if slices:
+                share(counters, phase, slices, steps, (p, begin, end, base, *tensors))
                 phase += 1
-                task = claim(counters, phase)
-                while task < slices:
-                    steps(p, task, begin, end, base, hidden, update, reset, candidate, kept)
-                    finish(counters, phase)
-                    task = claim(counters, phase)
-                wait(counters, phase, slices)
                 continue
             for s in range(begin, end):  # too few sequences to share out: share out the units, step by step
+                share(counters, phase, parts, some_units, (p, parts, s, base, *tensors))
                 phase += 1
-                task = claim(counters, phase)
-                while task < parts:
-                    low, high = groups * task // parts, groups * (task + 1) // parts
-                    some_units(p, task, s, base, low, high, hidden, update, reset, candidate, kept)
-                    finish(counters, phase)
-                    task = claim(counters, phase)
-                wait(counters, phase, parts)
                 if n_relevant:
+                    share(counters, phase, parts, some_units_after, (p, parts, s, base, *tensors))
                     phase += 1
-                    task = claim(counters, phase)
-                    while task < parts:
-                        low, high = groups * task // parts, groups * (task + 1) // parts
-                        some_units_after(p, task, s, base, low, high, hidden, update, reset, candidate, kept)
-                        finish(counters, phase)
-                        task = claim(counters, phase)
-                    wait(counters, phase, parts)
 
     return forward

@@ -31,7 +31,7 @@ _TANH_END = {"float32": 9.5, "float64": 19.5}
 
 
 def sigmoid(code: Code, x: Vector) -> Vector:
-    """σ(x) = 1/(1 + e^-x), with the side on which e^-|x| is small."""
+    """The logistic function, σ(x) = 1/(1 + e^-x), from the side on which e^-|x| is small."""
     size, _ = _split_sign(code, x)
     size = _at_most(code, size, _SIGMOID_END[code.form.dtype])
     n, r = _reduce(code, size * -1.0)
@@ -95,7 +95,7 @@ def _power_of_two(code: Code, n: object, times: float) -> Vector:
 
 
 def _reduce(code: Code, y: Vector) -> tuple[object, Vector]:
-    """y = n·ln 2 + r: n in the low bits of integers, and r."""
+    """Y = n·ln 2 + r: n in the low bits of integers, and r."""
     magic = 1.5 * 2.0**code.form.mantissa  # so large that its last place is 1: adding it rounds to a whole number
     shifted = code.fma(y, _LOG2_E, magic)
     n = shifted - magic

@@ -14,7 +14,7 @@ from tidegate.ops.cpu.machine import Machine, machine
 from tidegate.ops.cpu.record import NUMBERS
 from tidegate.ops.cpu.team import run_together
 
-__all__ = ["Gradients", "Problem", "States", "backward", "forward", "kept_states"]
+__all__ = ["Gradients", "Memory", "Problem", "States", "backward", "forward", "kept_states", "lanes_of"]
 
 #: Bytes of a chunk's products with the input, for each thread: about half of an inner cache.
 _PRODUCT_BYTES = 512 * 1024
@@ -90,19 +90,20 @@ def _kernel(direction: str, system: str, dtype: torch.dtype, kind: Machine) -> i
         from tidegate.ops.cpu.forward import forward_kernel  # noqa: PLC0415
         from tidegate.ops.cpu.vector import Format  # noqa: PLC0415
 
-        form = Format(name, _lanes(kind, dtype), kind.rows)
+        form = Format(name, lanes_of(kind, dtype), kind.rows)
         return (forward_kernel if direction == "forward" else backward_kernel)(LAYOUTS[system], form)
 
     return compile_kernel(f"{direction}-{system}-{name}", build, kind)
 
 
-def _lanes(kind: Machine, dtype: torch.dtype) -> int:
+def lanes_of(kind: Machine, dtype: torch.dtype) -> int:
+    """How many numbers of `dtype` are in a vector."""
     return kind.lanes * 4 // dtype.itemsize
 
 
 def _cut(problem: Problem, kind: Machine, *, back: bool, recompute: bool = False) -> _Cut:
     steps, batch, _ = problem.x.shape
-    lanes = _lanes(kind, problem.x.dtype)
+    lanes = lanes_of(kind, problem.x.dtype)
     groups = ceil(problem.h_0.shape[1] / lanes)
     threads = torch.get_num_threads()
     if back:
@@ -118,7 +119,7 @@ def _cut(problem: Problem, kind: Machine, *, back: bool, recompute: bool = False
     return _Cut(lanes, kind.rows, groups, threads, min(threads, batch), chunk, phases)
 
 
-class _Memory:
+class Memory:
     """One piece of memory for all that a call needs while it runs, given out in lines of the cache."""
 
     def __init__(self, dtype: torch.dtype) -> None:
@@ -130,6 +131,16 @@ class _Memory:
         """Room for so many numbers, under the name of the field that will hold its address."""
         self.offsets[name] = self.size
         self.size += ceil(numbers * self.dtype.itemsize / _LINE) * _LINE
+
+    def take_weights(self, layout: Layout, vectors: int, inputs: int, units: int) -> None:
+        """Room for a layer's packed weights; `vectors` is its units, filled up to whole vectors."""
+        for name, blocks, depth in (
+            ("IN", layout.inputs, inputs),
+            ("PAST", layout.past, units),
+            ("RELEVANT", layout.relevant, units),
+        ):
+            self.take(f"PANELS_{name}", vectors * len(blocks) * depth)
+            self.take(f"START_{name}", vectors * len(blocks))
 
     def place(self) -> tuple[Tensor, dict[str, int]]:
         """The memory, and the address of each part."""
@@ -159,21 +170,16 @@ def _problem_fields(problem: Problem, cut: _Cut) -> dict[str, int]:
     return fields
 
 
-def _take_forward(memory: _Memory, problem: Problem, layout: Layout, cut: _Cut) -> None:
+def _take_forward(memory: Memory, problem: Problem, layout: Layout, cut: _Cut) -> None:
     """What the forward kernel needs, and the backward kernel where it computes gates anew."""
     _, batch, inputs = problem.x.shape
     units, vectors = problem.h_0.shape[1], cut.groups * cut.lanes
-    memory.take("PANELS_IN", vectors * len(layout.inputs) * inputs)
-    memory.take("PANELS_PAST", vectors * len(layout.past) * units)
-    memory.take("PANELS_RELEVANT", vectors * len(layout.relevant) * units)
-    memory.take("START_IN", vectors * len(layout.inputs))
-    memory.take("START_PAST", vectors * len(layout.past))
-    memory.take("START_RELEVANT", vectors * len(layout.relevant))
+    memory.take_weights(layout, vectors, inputs, units)
     memory.take("PRODUCTS", cut.chunk * batch * vectors * len(layout.inputs))
     memory.take("RELEVANT", 2 * batch * vectors if layout.relevant else 0)
 
 
-def _launch(kernel: int, fields: dict[str, int], memory: _Memory, cut: _Cut, kept: tuple[object, ...]) -> None:
+def _launch(kernel: int, fields: dict[str, int], memory: Memory, cut: _Cut, kept: tuple[object, ...]) -> None:
     piece, addresses = memory.place()
     counters = np.zeros((cut.phases + 1, _LINE // 8), np.int64)
     record = np.zeros(len(NUMBERS), np.int64)
@@ -207,7 +213,7 @@ def forward(problem: Problem, *, gates: bool, keep: bool) -> States:
     wanted = kept_states(problem.system, pinned=pinned, gates=gates, keep=keep)
     states = States(*(problem.x.new_empty(shape) if one else None for one in (True, *wanted)))  # type: ignore[arg-type]
     cut = _cut(problem, kind, back=False)
-    memory = _Memory(problem.x.dtype)
+    memory = Memory(problem.x.dtype)
     _take_forward(memory, problem, layout, cut)
     memory.take("SUMS", cut.scratch * cut.lanes)
     fields = _problem_fields(problem, cut)
@@ -232,7 +238,7 @@ def backward(problem: Problem, states: States, arrived: States, *, d_x: bool, re
     def filled(depth: int) -> int:
         return ceil(depth / cut.rows) * cut.rows
 
-    memory = _Memory(problem.x.dtype)
+    memory = Memory(problem.x.dtype)
     columns = ceil(inputs / cut.lanes) * cut.lanes
     memory.take("BACK_IN", vectors * n_in * columns)
     memory.take("BACK_PAST", vectors * n_past * vectors)
@@ -251,7 +257,8 @@ def backward(problem: Problem, states: States, arrived: States, *, d_x: bool, re
     gradients = Gradients(
         torch.empty_like(problem.x) if d_x else None,
         carry,
-        *(None if weight is None else torch.empty_like(weight) for weight in problem[3:7]),
+        torch.empty_like(problem.weight_ih),
+        *(None if weight is None else torch.empty_like(weight) for weight in problem[4:7]),
     )
     fields = _problem_fields(problem, cut)
     fields |= {name.upper(): _address(state) for name, state in states._asdict().items()}

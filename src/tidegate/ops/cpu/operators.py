@@ -83,7 +83,8 @@ def recurrence_backward(
     """
     problem = _problem(system, tensors, activation, reverse)
     kept = States(*(state if state.numel() else None for state in states))  # type: ignore[arg-type]
-    whole = States(*(None if one is None else one.contiguous() for one in arrived), None)  # type: ignore[arg-type]
+    contiguous = (None if one is None else one.contiguous() for one in arrived)
+    whole = States(*contiguous, past=None)  # type: ignore[arg-type, misc]
     gradients = backward(problem, kept, whole, d_x=d_x, recompute=recompute)
     return [problem.x.new_empty(0) if gradient is None else gradient for gradient in gradients]
 
@@ -132,7 +133,9 @@ def _twice_differentiable(
     """The gradients by the reference backend, as functions of everything that they depend on."""
     problem = _problem(ctx.system, tensors, ctx.activation, ctx.reverse)
     outputs = reference.run(_call(problem, gates=True))
-    pairs = [(output, one) for output, one in zip(outputs, arrived, strict=True) if output is not None and one is not None]
+    pairs = [
+        (output, one) for output, one in zip(outputs, arrived, strict=True) if output is not None and one is not None
+    ]
     wanted = [tensor for tensor, need in zip(tensors, needed, strict=False) if need and tensor is not None]
     found = iter(
         torch.autograd.grad(

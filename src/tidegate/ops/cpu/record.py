@@ -30,6 +30,8 @@ FIELDS = (
     # backward: transposed panels, a chunk's gradients and operands, sums of gradients
     "BACK_IN", "BACK_PAST", "BACK_RELEVANT", "GRADIENTS", "OPERAND_X", "OPERAND_H", "OPERAND_Q", "D_RELEVANT",
     "TOTAL_IN", "TOTAL_PAST", "TOTAL_RELEVANT", "TOTAL_BIAS", "RECOMPUTE",
+    # one live step: the record of the layer above
+    "NEXT",
 )  # fmt: skip
 
 #: Where each field stands.

@@ -1,9 +1,9 @@
 """The threads that work on a call together: torch's own, of the OpenMP library that it has loaded.
 
 A kernel shares out its own work (see `memory`), so that it is right with any number of threads, late ones and none
-included: nothing here can deadlock, and eight callers at once are safe. Torch's threads are used because they are there,
-start within two microseconds, and would otherwise, still waiting for torch's next operation, compete with others of
-ours for the processor.
+included: nothing here can deadlock, and eight callers at once are safe. Torch's threads are used because they are
+there, start within two microseconds, and would otherwise, still waiting for torch's next operation, compete with others
+of ours for the processor.
 
 Where OpenMP cannot be used, threads of this module's own wait for kernels: on systems whose library lacks the entry
 that GCC's code uses, and in a process forked from one that has used OpenMP, which has none of its threads.
@@ -60,7 +60,7 @@ _forked = False
 
 
 def _start_anew() -> None:
-    global _team, _forked  # noqa: PLW0603 - a forked process has this module, and none of its threads
+    global _team, _forked
     _team, _forked = _Team(), True
 
 

@@ -21,6 +21,7 @@ __all__ = ["TOGETHER", "column_tile", "one_row_tile", "row_product"]
 #: How many panels one row meets at once: as many sums as keep a processor busy, which one panel alone has not.
 TOGETHER = 4
 
+
 def row_product(form: Format, vectors: int) -> Any:
     """A kernel's product of `rows` rows, 1 to `form.rows` of them, with a panel that is `vectors` wide.
 

@@ -1,0 +1,89 @@
+"""How the threads of a call share out its work: every thread runs through the same phases.
+
+In each phase a thread claims tasks until none is left, and goes on when all are done, whoever did them. A thread that
+comes late finds nothing to do; nobody ever waits for it.
+"""
+
+import os
+import platform
+from collections.abc import Callable
+from typing import Any, no_type_check
+
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from tidegate.ops.cpu.vector import INT
+
+__all__ = ["share"]
+
+_ARM = platform.machine().lower() in ("aarch64", "arm64")
+_YIELD = "SwitchToThread" if os.name == "nt" else "sched_yield"
+#: The counters of a phase have a cache line of their own: tasks claimed, tasks done.
+_LINE = 64
+
+
+@no_type_check
+def _atomic(write: Callable[..., Any], result: Any) -> Any:
+    @intrinsic
+    def operation(typing: Any, address: Any) -> Any:
+        def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            value = write(builder, builder.inttoptr(arguments[0], INT.as_pointer()))
+            return context.get_dummy_value() if value is None else value
+
+        return result(types.int64), generate
+
+    return operation
+
+
+_add_one = _atomic(lambda builder, at: builder.atomic_rmw("add", at, INT(1), "seq_cst"), types.int64)
+_read = _atomic(lambda builder, at: builder.load_atomic(at, "seq_cst", 8), types.int64)
+
+
+@intrinsic
+@no_type_check
+def _pause(typing: Any) -> Any:
+    """Let the other thread of a core go first for a moment."""
+
+    def generate(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
+        name, arguments = ("llvm.aarch64.hint", [ir.IntType(32)(1)]) if _ARM else ("llvm.x86.sse2.pause", [])
+        kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
+        function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+        builder.call(function, arguments)
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic
+@no_type_check
+def _give_way(typing: Any) -> Any:
+    """Let another thread have the processor."""
+
+    def generate(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
+        kind = ir.FunctionType(ir.IntType(32), [])
+        function = builder.module.globals.get(_YIELD) or ir.Function(builder.module, kind, _YIELD)
+        builder.call(function, [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@njit
+@no_type_check
+def share(counters, phase, tasks, work, arguments):
+    """Have `work(task, *arguments)` done for every task of the phase, here and by the other threads."""
+    claimed = counters + _LINE * phase
+    done = claimed + 8
+    task = _add_one(claimed)
+    while task < tasks:
+        work(task, *arguments)
+        _add_one(done)
+        task = _add_one(claimed)
+    turns = 0
+    while _read(done) < tasks:
+        turns += 1
+        if turns < 4000:  # some tens of microseconds: then someone else may need the core more
+            _pause()
+        else:
+            _give_way()
