@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from types import ModuleType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -49,6 +49,7 @@ def choose(call: Call, backend: str = "auto") -> Choice:
     raise BackendError(f"no backend can run this layer: {'; '.join(refusals)}")
 
 
+@runtime_checkable
 class Stepper(Protocol):
     """A stack of layers that takes one step at a time."""
 

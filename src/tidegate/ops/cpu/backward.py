@@ -23,9 +23,12 @@ from tidegate.ops.cpu.vector import INT, Code, Format, Vector, vector_code
 
 __all__ = ["backward_kernel"]
 
+#: Rows of gradients that the innermost cache holds for one vector of units.
+_BLOCK = 128
+
 
 @no_type_check
-def backward_kernel(layout: Layout, form: Format) -> Any:  # noqa: PLR0915 - one closure for one kernel
+def backward_kernel(layout: Layout, form: Format) -> Any:
     """The whole backward kernel: a Python function of the record's address, for Numba to compile."""
     lanes, size, rows_in_tile = form.lanes, form.size, form.rows
     vector, width = lanes * size, layout.width
@@ -44,9 +47,9 @@ def backward_kernel(layout: Layout, form: Format) -> Any:  # noqa: PLR0915 - one
     past_blocks, past_signs = of_past
     relevant_blocks, relevant_signs = of_relevant
     product_1, product_2, product_3 = (row_product(form, vectors) for vectors in (1, 2, 3))
-    columns_in = column_tile(form, n_in)
-    columns_past = column_tile(form, n_past) if n_past else columns_in
-    columns_relevant = column_tile(form, n_relevant) if n_relevant else columns_in
+    over_rows_in = _over_rows(form, n_in, width)
+    over_rows_past = _over_rows(form, n_past, width) if n_past else over_rows_in
+    over_rows_relevant = _over_rows(form, n_relevant, width) if n_relevant else over_rows_in
     gradient_whole, gradient_part = (cells.cell_gradient(layout, form, partial=partial) for partial in (False, True))
     if n_relevant:
         relevant_whole, relevant_part = (
@@ -121,8 +124,11 @@ def backward_kernel(layout: Layout, form: Format) -> Any:  # noqa: PLR0915 - one
     @njit
     def steps_back(part, p, begin, end, base, capacity, update, reset, candidate, kept):
         batch, units, length, mask = batch_of(p), units_of(p), steps_of(p), mask_of(p)
-        groups, slices, reverse = (units + lanes - 1) // lanes, slices_of(p), reverse_of(p)
+        groups, slices, reverse, number = (units + lanes - 1) // lanes, slices_of(p), reverse_of(p), activation_of(p)
         low, high = batch * part // slices, batch * (part + 1) // slices
+        at_hidden, at_update, at_reset, at_candidate = d_hidden(p), d_update(p), d_reset(p), d_candidate(p)
+        pinned_update, pinned_reset = kind_u(p), kind_r(p)
+        u_at = r_at = 0
         for s in range(end - 1, begin - 1, -1):
             t = length - 1 - s if reverse else s
             before = t + 1 if reverse else t - 1
@@ -130,30 +136,34 @@ def backward_kernel(layout: Layout, form: Format) -> Any:  # noqa: PLR0915 - one
             for b in range(low, high):
                 here = t * batch + b
                 masked = mask != 0 and get_byte(mask + here) == 0
+                offset = here * units * size
+                carry = carry_of(p) + b * groups * vector
+                row = gradients_of(p) + (here - base) * width * vector
+                at = h_prev + b * units * size
                 for group in range(groups):
                     used = min(lanes, units - group * lanes)
-                    packed = (activation_of(p) << 32) | used
-                    offset = (here * units + group * lanes) * size
-                    carry = carry_of(p) + (b * groups + group) * vector
-                    row = gradients_of(p) + (group * capacity + here - base) * width * vector
+                    packed = (number << 32) | used
+                    if pinned_update or pinned_reset:
+                        u_at = pin_at(pin_u(p), pinned_update, step_u(p), row_u(p), t, b, group * lanes)
+                        r_at = pin_at(pin_r(p), pinned_reset, step_r(p), row_r(p), t, b, group * lanes)
                     if masked:
                         for v in range(width):
                             zero(row + v * vector)
-                        add_arrived(carry, d_hidden(p), offset, used)
-                        continue
-                    u_at = pin_at(pin_u(p), kind_u(p), step_u(p), row_u(p), t, b, group * lanes)
-                    r_at = pin_at(pin_r(p), kind_r(p), step_r(p), row_r(p), t, b, group * lanes)
-                    at = h_prev + (b * units + group * lanes) * size
-                    if used == lanes:
+                        add_arrived(carry, at_hidden, offset, used)
+                    elif used == lanes:
                         gradient_whole(
-                            offset, carry, d_hidden(p), d_update(p), d_reset(p), d_candidate(p),
-                            update, reset, candidate, kept, at, u_at, kind_u(p), r_at, kind_r(p), row, packed,
+                            offset, carry, at_hidden, at_update, at_reset, at_candidate, update, reset, candidate, kept,
+                            at, u_at, pinned_update, r_at, pinned_reset, row, packed,
                         )  # fmt: skip
                     else:
                         gradient_part(
-                            offset, carry, d_hidden(p), d_update(p), d_reset(p), d_candidate(p),
-                            update, reset, candidate, kept, at, u_at, kind_u(p), r_at, kind_r(p), row, packed,
+                            offset, carry, at_hidden, at_update, at_reset, at_candidate, update, reset, candidate, kept,
+                            at, u_at, pinned_update, r_at, pinned_reset, row, packed,
                         )  # fmt: skip
+                    offset += vector
+                    carry += vector
+                    row += capacity * width * vector
+                    at += vector
             first = t * batch + low - base
             carries = carry_of(p) + low * groups * vector
             if n_relevant:
@@ -242,36 +252,19 @@ def backward_kernel(layout: Layout, form: Format) -> Any:  # noqa: PLR0915 - one
         group, which = task // 2, task % 2
         gradients = gradients_of(p) + group * capacity * width * vector
         if which == 0:
-            depth = (inputs_of(p) + rows_in_tile - 1) // rows_in_tile
-            out = total_in(p) + group * depth * rows_in_tile * n_in * vector
-            for tile in range(depth):
-                at = out + tile * rows_in_tile * n_in * vector
-                columns_in(
-                    operand_x(p) + tile * capacity * rows_in_tile * size, rows, gradients + vector, width * vector,
-                    zero_at(p) if begin_anew else at, 0 if begin_anew else n_in * vector, at, n_in * vector,
-                )  # fmt: skip
+            over_rows_in(
+                p, operand_x(p), inputs_of(p), rows, capacity, gradients + vector, total_in(p), group, begin_anew
+            )
             add_rows(gradients, rows, total_bias(p) + group * width * vector)
         else:
-            depth = (units_of(p) + rows_in_tile - 1) // rows_in_tile
             if n_past:
-                out = total_past(p) + group * depth * rows_in_tile * n_past * vector
-                for tile in range(depth):
-                    at = out + tile * rows_in_tile * n_past * vector
-                    columns_past(
-                        operand_h(p) + tile * capacity * rows_in_tile * size, rows,
-                        gradients + past_at * vector, width * vector,
-                        zero_at(p) if begin_anew else at, 0 if begin_anew else n_past * vector, at, n_past * vector,
-                    )  # fmt: skip
+                at = gradients + past_at * vector
+                over_rows_past(p, operand_h(p), units_of(p), rows, capacity, at, total_past(p), group, begin_anew)
             if n_relevant:
-                out = total_relevant(p) + group * depth * rows_in_tile * n_relevant * vector
-                for tile in range(depth):
-                    at = out + tile * rows_in_tile * n_relevant * vector
-                    columns_relevant(
-                        operand_q(p) + tile * capacity * rows_in_tile * size, rows,
-                        gradients + relevant_at * vector, width * vector,
-                        zero_at(p) if begin_anew else at, 0 if begin_anew else n_relevant * vector,
-                        at, n_relevant * vector,
-                    )  # fmt: skip
+                at = gradients + relevant_at * vector
+                over_rows_relevant(
+                    p, operand_q(p), units_of(p), rows, capacity, at, total_relevant(p), group, begin_anew
+                )
 
     @njit
     def bias_back(p, group, bias, first, blocks, signs):
@@ -361,6 +354,34 @@ def backward_kernel(layout: Layout, form: Format) -> Any:  # noqa: PLR0915 - one
     return backward
 
 
+@no_type_check
+def _over_rows(form: Format, vectors: int, width: int) -> Any:
+    """A kernel's function that adds to one panel of a weight's gradient the products over all rows of a chunk.
+
+    The rows are taken in blocks whose gradients stay in the innermost cache while all columns meet them.
+    """
+    tile, rows_in_tile, size, together = column_tile(form, vectors), form.rows, form.size, form.together
+    vector, sums_of = form.lanes * form.size, field("SUMS")
+
+    @njit
+    def over_rows(p, operand, depth, rows, capacity, gradients, totals, group, begin_anew):
+        tiles = (depth + rows_in_tile - 1) // rows_in_tile
+        out = totals + group * tiles * rows_in_tile * vectors * vector
+        for row in range(0, rows, _BLOCK):
+            count = min(_BLOCK, rows - row)
+            for one in range(tiles):
+                at = out + one * rows_in_tile * vectors * vector
+                column = one * rows_in_tile
+                anew = begin_anew and row == 0
+                tile(
+                    operand + ((column // together * capacity + row) * together + column % together) * size, count,
+                    gradients + row * width * vector, width * vector,
+                    sums_of(p) if anew else at, 0 if anew else vectors * vector, at, vectors * vector,
+                )  # fmt: skip
+
+    return over_rows
+
+
 def _nothing(_builder: Any, *_arguments: Any) -> None:
     """Stands where a system has no such part."""
 
@@ -419,40 +440,42 @@ def _add_rows(form: Format, width: int) -> Any:
 
 @no_type_check
 def _columns(form: Format) -> Any:
-    """A kernel's function that puts a row (times another one, if given) into columns, `form.rows` of them together."""
-    narrow = form._replace(lanes=form.rows)
-    size, together = form.size, form.rows
+    """A kernel's function that puts a row (times another one, if given) into columns, `form.together` side by side."""
+    size, together, lanes = form.size, form.together, form.lanes
 
-    def make(partial: bool) -> Any:
-        @vector_code(5)
-        def put(builder: Any, source: Any, factor: Any, target: Any, used: Any, nothing: Any) -> None:
-            code = Code(builder, narrow, used if partial else None)
-
-            def value() -> Vector:
-                numbers = code.load_used(source)
-
-                def product() -> Vector:
-                    factors = code.load_used(factor)
-                    return code.where(code.compare(factors, "==", 0.0), 0.0, factors * numbers)
-
-                return code.choose(factor, {0: lambda: numbers, 1: product})
-
-            code.store(code.choose(nothing, {0: value, 1: lambda: code.constant(0.0)}), target)
+    def make(partial: bool, with_factor: bool) -> Any:
+        @vector_code(4)
+        def put(builder: Any, source: Any, factor: Any, target: Any, used: Any) -> None:
+            code = Code(builder, form, used if partial else None)
+            numbers = code.load_used(source)
+            if with_factor:
+                factors = code.load_used(factor)
+                numbers = code.where(code.compare(factors, "==", 0.0), 0.0, factors * numbers)
+            code.store(numbers, target)
 
         return put
 
-    whole, part = make(False), make(True)
+    copy, copy_part = make(False, False), make(True, False)
+    product, product_part = make(False, True), make(True, True)
+    zero = _zero(form)
 
     @njit
     def columns(source, factor, target, row, capacity, depth, masked):
-        nothing = 1 if masked else 0
-        for tile in range((depth + together - 1) // together):
-            at = target + (tile * capacity + row) * together * size
-            other = factor + tile * together * size if factor else 0
-            used = depth - tile * together
-            if used >= together:
-                whole(source + tile * together * size, other, at, together, nothing)
+        target += row * together * size
+        for first in range(0, depth, lanes):
+            used = depth - first
+            at = target + (first // together * capacity * together + first % together) * size
+            if masked:
+                zero(at)
+            elif factor and used >= lanes:
+                product(source, factor, at, used)
+            elif factor:
+                product_part(source, factor, at, used)
+            elif used >= lanes:
+                copy(source, 0, at, used)
             else:
-                part(source + tile * together * size, other, at, used, nothing)
+                copy_part(source, 0, at, used)
+            source += lanes * size
+            factor += lanes * size if factor else 0
 
     return columns

@@ -122,55 +122,57 @@ def step_functions(layout: Layout, form: Format) -> StepFunctions:  # noqa: PLR0
         p, first, second, sums, h_prev, h_row, row, rows, group, base, hidden, update, reset, candidate, kept
     ):
         # what is left to do once the sums of a tile are there; `first` is 1 for a first product before a second one
-        units, batch, mask = units_of(p), batch_of(p), mask_of(p)
+        units, batch, mask, number = units_of(p), batch_of(p), mask_of(p), activation_of(p)
         groups = (units + lanes - 1) // lanes
         used = min(lanes, units - group * lanes)
-        packed = (activation_of(p) << 32) | used
+        packed = (number << 32) | used
         width = (n_relevant if second else n_past) * lanes * size
+        products = products_of(p) + ((row - base) * groups + group) * n_in * lanes * size
+        at, offset = h_prev + group * lanes * size, (row * units + group * lanes) * size
+        own = relevant_of(p) + group * lanes * size
+        pinned_update, pinned_reset = kind_u(p), kind_r(p)
+        u_at = r_at = 0
         for m in range(rows):
             here = row + m
-            at = h_prev + m * h_row + group * lanes * size
-            offset = (here * units + group * lanes) * size
-            products = products_of(p) + ((here - base) * groups + group) * n_in * lanes * size
-            b = here % batch
-            own = relevant_of(p) + (b * 2 * groups + group) * lanes * size
+            if n_relevant:
+                own = relevant_of(p) + (here % batch * 2 * groups + group) * lanes * size
             own_update = own + groups * lanes * size
             if mask != 0 and get_byte(mask + here) == 0:
                 if first:
-                    continue
-                if used == lanes:
+                    pass
+                elif used == lanes:
                     hold_whole(at, offset, hidden, update, reset, candidate, used)
                 else:
                     hold_part(at, offset, hidden, update, reset, candidate, used)
-                continue
-            if kind_u(p) or kind_r(p):
-                t, unit = here // batch, group * lanes
-                u_at = pin_at(pin_u(p), kind_u(p), step_u(p), row_u(p), t, b, unit)
-                r_at = pin_at(pin_r(p), kind_r(p), step_r(p), row_r(p), t, b, unit)
             else:
-                u_at = r_at = 0
-            if first:
-                if n_relevant:
-                    if used == lanes:
-                        relevant_whole(
-                            sums + m * width, products, at, own, own_update, offset, reset,
-                            u_at, kind_u(p), r_at, kind_r(p), used,
-                        )  # fmt: skip
-                    else:
-                        relevant_part(
-                            sums + m * width, products, at, own, own_update, offset, reset,
-                            u_at, kind_u(p), r_at, kind_r(p), used,
-                        )  # fmt: skip
-            elif used == lanes:
-                cell_whole(
-                    sums + m * width, products, at, own_update, offset, hidden, update, reset, candidate, kept,
-                    u_at, kind_u(p), r_at, kind_r(p), packed,
-                )  # fmt: skip
-            else:
-                cell_part(
-                    sums + m * width, products, at, own_update, offset, hidden, update, reset, candidate, kept,
-                    u_at, kind_u(p), r_at, kind_r(p), packed,
-                )  # fmt: skip
+                if pinned_update or pinned_reset:
+                    t, b, unit = here // batch, here % batch, group * lanes
+                    u_at = pin_at(pin_u(p), pinned_update, step_u(p), row_u(p), t, b, unit)
+                    r_at = pin_at(pin_r(p), pinned_reset, step_r(p), row_r(p), t, b, unit)
+                if first and used == lanes:
+                    relevant_whole(
+                        sums, products, at, own, own_update, offset, reset,
+                        u_at, pinned_update, r_at, pinned_reset, used,
+                    )  # fmt: skip
+                elif first:
+                    relevant_part(
+                        sums, products, at, own, own_update, offset, reset,
+                        u_at, pinned_update, r_at, pinned_reset, used,
+                    )  # fmt: skip
+                elif used == lanes:
+                    cell_whole(
+                        sums, products, at, own_update, offset, hidden, update, reset, candidate, kept,
+                        u_at, pinned_update, r_at, pinned_reset, packed,
+                    )  # fmt: skip
+                else:
+                    cell_part(
+                        sums, products, at, own_update, offset, hidden, update, reset, candidate, kept,
+                        u_at, pinned_update, r_at, pinned_reset, packed,
+                    )  # fmt: skip
+            sums += width
+            products += groups * n_in * lanes * size
+            at += h_row
+            offset += units * size
 
     @njit
     def state_before(p, s, t):

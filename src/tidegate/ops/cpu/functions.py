@@ -31,7 +31,7 @@ _TANH_END = {"float32": 9.5, "float64": 19.5}
 
 
 def sigmoid(code: Code, x: Vector) -> Vector:
-    """The logistic function, σ(x) = 1/(1 + e^-x), from the side on which e^-|x| is small."""
+    """The logistic function 1/(1 + e^-x), from the side on which e^-|x| is small."""
     size, _ = _split_sign(code, x)
     size = _at_most(code, size, _SIGMOID_END[code.form.dtype])
     n, r = _reduce(code, size * -1.0)
@@ -42,7 +42,7 @@ def sigmoid(code: Code, x: Vector) -> Vector:
 
 
 def tanh(code: Code, x: Vector) -> Vector:
-    """tanh(x) = (e^2|x| - 1)/(e^2|x| + 1) with the sign of x."""
+    """The hyperbolic tangent, (e^2|x| - 1)/(e^2|x| + 1) with the sign of x."""
     size, sign = _split_sign(code, x)
     size = _at_most(code, size, _TANH_END[code.form.dtype])
     n, r = _reduce(code, size + size)

@@ -11,6 +11,7 @@ from torch import Tensor
 from tidegate.ops.cpu.compiled import compile_kernel
 from tidegate.ops.cpu.layout import LAYOUTS, Layout
 from tidegate.ops.cpu.machine import Machine, machine
+from tidegate.ops.cpu.profile import tell
 from tidegate.ops.cpu.record import NUMBERS
 from tidegate.ops.cpu.team import run_together
 
@@ -73,7 +74,8 @@ class _Cut(NamedTuple):
     #: Into how many parts the batch is cut; 0 where the units are shared out instead.
     slices: int
     chunk: int
-    phases: int
+    #: What is shared out, one after the other.
+    phases: list[str]
 
     @property
     def scratch(self) -> int:
@@ -114,8 +116,16 @@ def _cut(problem: Problem, kind: Machine, *, back: bool, recompute: bool = False
     chunk = min(steps, max(1, chunk))
     chunks = ceil(steps / chunk)
     if not back and batch < threads and groups >= _GROUPS_APART * threads:
-        return _Cut(lanes, kind.rows, groups, threads, 0, chunk, 1 + chunks + 2 * steps)
-    phases = 3 + chunks * (5 if recompute else 3)
+        each = ["steps"] * (2 if LAYOUTS[problem.system].relevant else 1)
+        cuts = [min(chunk, steps - begin) for begin in range(0, steps, chunk)]
+        phases = ["pack", *(name for cut in cuts for name in ["inputs", *each * cut])]
+        return _Cut(lanes, kind.rows, groups, threads, 0, chunk, phases)
+    if back:
+        anew = ["inputs anew", "steps anew"] if recompute else []
+        each = [*anew, "steps back", "input's gradient", "weights' gradients"]
+        phases = ["pack", *(["pack anew"] if recompute else []), *each * chunks, "unpack"]
+    else:
+        phases = ["pack", *["inputs", "steps"] * chunks]
     return _Cut(lanes, kind.rows, groups, threads, min(threads, batch), chunk, phases)
 
 
@@ -181,7 +191,7 @@ def _take_forward(memory: Memory, problem: Problem, layout: Layout, cut: _Cut) -
 
 def _launch(kernel: int, fields: dict[str, int], memory: Memory, cut: _Cut, kept: tuple[object, ...]) -> None:
     piece, addresses = memory.place()
-    counters = np.zeros((cut.phases + 1, _LINE // 8), np.int64)
+    counters = np.zeros((len(cut.phases), _LINE // 8), np.int64)
     record = np.zeros(len(NUMBERS), np.int64)
     for name, value in (fields | addresses).items():
         record[NUMBERS[name]] = value
@@ -190,6 +200,7 @@ def _launch(kernel: int, fields: dict[str, int], memory: Memory, cut: _Cut, kept
     at = first_zeros // piece.element_size()
     piece[at : at + 4 * cut.lanes] = 0
     run_together(kernel, record.ctypes.data, (record, counters, piece, kept), cut.threads)
+    tell(cut.phases, counters)
 
 
 def kept_states(system: str, *, pinned: bool, gates: bool, keep: bool) -> tuple[bool, bool, bool, bool]:
@@ -234,6 +245,7 @@ def backward(problem: Problem, states: States, arrived: States, *, d_x: bool, re
     cut = _cut(problem, kind, back=True, recompute=recompute)
     vectors, capacity = cut.groups * cut.lanes, cut.chunk * batch
     n_in, n_past, n_relevant = len(layout.inputs), len(layout.past), len(layout.relevant)
+    together = max(cut.lanes, cut.rows)
 
     def filled(depth: int) -> int:
         return ceil(depth / cut.rows) * cut.rows
@@ -244,9 +256,9 @@ def backward(problem: Problem, states: States, arrived: States, *, d_x: bool, re
     memory.take("BACK_PAST", vectors * n_past * vectors)
     memory.take("BACK_RELEVANT", vectors * n_relevant * vectors)
     memory.take("GRADIENTS", capacity * vectors * layout.width)
-    memory.take("OPERAND_X", capacity * filled(inputs))
-    memory.take("OPERAND_H", capacity * filled(units) if n_past else 0)
-    memory.take("OPERAND_Q", capacity * filled(units) if n_relevant else 0)
+    memory.take("OPERAND_X", capacity * ceil(inputs / together) * together)
+    memory.take("OPERAND_H", capacity * ceil(units / together) * together if n_past else 0)
+    memory.take("OPERAND_Q", capacity * ceil(units / together) * together if n_relevant else 0)
     memory.take("D_RELEVANT", batch * vectors if n_relevant else 0)
     memory.take("TOTAL_IN", vectors * n_in * filled(inputs))
     memory.take("TOTAL_PAST", vectors * n_past * filled(units))

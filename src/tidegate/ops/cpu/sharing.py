@@ -19,7 +19,8 @@ __all__ = ["share"]
 
 _ARM = platform.machine().lower() in ("aarch64", "arm64")
 _YIELD = "SwitchToThread" if os.name == "nt" else "sched_yield"
-#: The counters of a phase have a cache line of their own: tasks claimed, tasks done.
+#: The counters of a phase have a cache line of their own: tasks claimed, tasks done, the clock when the first task was
+#: claimed and the clock when all were done (in cycles, for `profile`; 0 where programs may not read it).
 _LINE = 64
 
 
@@ -38,6 +39,29 @@ def _atomic(write: Callable[..., Any], result: Any) -> Any:
 
 _add_one = _atomic(lambda builder, at: builder.atomic_rmw("add", at, INT(1), "seq_cst"), types.int64)
 _read = _atomic(lambda builder, at: builder.load_atomic(at, "seq_cst", 8), types.int64)
+
+
+@intrinsic
+@no_type_check
+def _write(typing: Any, address: Any, value: Any) -> Any:
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        pointer = builder.inttoptr(arguments[0], INT.as_pointer())
+        builder.store_atomic(arguments[1], pointer, "monotonic", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+@intrinsic
+@no_type_check
+def _clock(typing: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
+        if _ARM:
+            return INT(0)
+        name, kind = "llvm.readcyclecounter", ir.FunctionType(INT, [])
+        return builder.call(builder.module.globals.get(name) or ir.Function(builder.module, kind, name), [])
+
+    return types.int64(), generate
 
 
 @intrinsic
@@ -76,9 +100,12 @@ def share(counters, phase, tasks, work, arguments):
     claimed = counters + _LINE * phase
     done = claimed + 8
     task = _add_one(claimed)
+    if task == 0:
+        _write(claimed + 16, _clock())
     while task < tasks:
         work(task, *arguments)
-        _add_one(done)
+        if _add_one(done) == tasks - 1:
+            _write(claimed + 24, _clock())
         task = _add_one(claimed)
     turns = 0
     while _read(done) < tasks:

@@ -48,7 +48,8 @@ def row_product(form: Format, vectors: int) -> Any:
 def column_tile(form: Format, vectors: int) -> Any:
     """The product of `form.rows` columns with a panel, for sums over the rows of two matrices.
 
-    `a` holds for each k its `form.rows` numbers side by side; the rows of the panel are `panel_row` bytes apart.
+    `a` begins with the first k's numbers, side by side; the next k's are `form.together` numbers on. The rows of the
+    panel are `panel_row` bytes apart.
     Arguments: `a`, `depth`, `panel`, `panel_row`, `init`, `init_row`, `out`, `out_row`.
     """
     tile = _tile(form, form.rows, vectors, columns=True)
@@ -108,7 +109,7 @@ def _tile(form: Format, rows: int, vectors: int, *, columns: bool) -> Any:
             with cgutils.for_range(builder, depth, intp=INT) as turn:
                 at = builder.add(panel_base, builder.mul(turn.index, panel_row))
                 weights = [code.load(at, v * form.lanes) for v in range(vectors)]
-                step = builder.mul(turn.index, INT(form.size * (form.rows if columns else 1)))
+                step = builder.mul(turn.index, INT(form.size * (form.together if columns else 1)))
                 for m in range(rows):
                     here = code.at(builder.add(base, step), m) if columns else builder.add(base, row_at[m])
                     value = code.spread(here if columns else builder.add(here, step))

@@ -32,6 +32,11 @@ class Format(NamedTuple):
         return 4 if self.dtype == "float32" else 8
 
     @property
+    def together(self) -> int:
+        """How many columns lie side by side where a product runs over rows: whole vectors, and the rows of a tile."""
+        return max(self.lanes, self.rows)
+
+    @property
     def mantissa(self) -> int:
         """Bits behind the binary point."""
         return 23 if self.dtype == "float32" else 52
