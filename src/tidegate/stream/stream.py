@@ -67,7 +67,7 @@ class Stream:
         with self._lock:
             # what is checked here is what a step costs: all else is looked at when something differs
             if type(x) is np.ndarray and x.shape == self._shape and x.dtype is self._dtype:
-                if out is not None and not self._fits(out):
+                if out is not None and not (type(out) is np.ndarray and self._fits(out)):
                     self._refuse_out(x, out)
                 self._x_array[...] = x
                 result = self._arrays[self._step()]

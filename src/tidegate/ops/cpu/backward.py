@@ -25,6 +25,8 @@ __all__ = ["backward_kernel"]
 
 #: Rows of gradients that the innermost cache holds for one vector of units.
 _BLOCK = 128
+#: Vectors of units whose gradients are summed in one go on their way to the state before and to the input.
+_BLOCKS = 8
 
 
 @no_type_check
@@ -86,12 +88,18 @@ def backward_kernel(layout: Layout, form: Format) -> Any:
 
     @njit
     def plain(wide, rows, a, a_row, a_block, blocks, depth, panel, init, init_row, out, out_row):
-        if wide == 3:
-            product_3(rows, a, a_row, a_block, blocks, depth, panel, init, init_row, out, out_row)
-        elif wide == 2:
-            product_2(rows, a, a_row, a_block, blocks, depth, panel, init, init_row, out, out_row)
-        else:
-            product_1(rows, a, a_row, a_block, blocks, depth, panel, init, init_row, out, out_row)
+        # in parts of a few blocks: a sum of very many terms would lose more than sums of sums do
+        for block in range(0, blocks, _BLOCKS):
+            count = min(_BLOCKS, blocks - block)
+            if wide == 3:
+                product_3(rows, a, a_row, a_block, count, depth, panel, init, init_row, out, out_row)
+            elif wide == 2:
+                product_2(rows, a, a_row, a_block, count, depth, panel, init, init_row, out, out_row)
+            else:
+                product_1(rows, a, a_row, a_block, count, depth, panel, init, init_row, out, out_row)
+            a += count * a_block
+            panel += count * depth * wide * vector
+            init, init_row = out, out_row
 
     @njit
     def through_weights(p, capacity, row, rows, first, vectors, panels, add, out, out_row):
@@ -255,7 +263,7 @@ def backward_kernel(layout: Layout, form: Format) -> Any:
             over_rows_in(
                 p, operand_x(p), inputs_of(p), rows, capacity, gradients + vector, total_in(p), group, begin_anew
             )
-            add_rows(gradients, rows, total_bias(p) + group * width * vector)
+            add_rows(gradients, rows, total_bias(p) + group * 2 * width * vector)
         else:
             if n_past:
                 at = gradients + past_at * vector
@@ -270,7 +278,7 @@ def backward_kernel(layout: Layout, form: Format) -> Any:
     def bias_back(p, group, bias, first, blocks, signs):
         units = units_of(p)
         for v in range(len(blocks)):
-            source = total_bias(p) + (group * width + first + v) * vector
+            source = total_bias(p) + (group * 2 * width + first + v) * vector
             for lane in range(min(lanes, units - group * lanes)):
                 value = read(source + lane * size) * signs[v]
                 write(bias + (blocks[v] * units + group * lanes + lane) * size, value)
@@ -419,19 +427,22 @@ def _add_arrived(form: Format, *, partial: bool) -> Any:
 
 
 def _add_rows(form: Format, width: int) -> Any:
-    """Totals += the sum of `rows` rows of `width` vectors."""
+    """Totals += the sum of `rows` rows of `width` vectors, with what rounding loses (Kahan 1965) kept behind them."""
 
     @vector_code(3)
     def add_rows(builder: Any, first: Any, rows: Any, totals: Any) -> None:
         code = Code(builder, form)
-        slots = [cgutils.alloca_once(builder, form.vector) for _ in range(width)]
+        slots = [cgutils.alloca_once(builder, form.vector) for _ in range(2 * width)]
         for v, slot in enumerate(slots):
             builder.store(code.load(totals, v * form.lanes).value, slot)
         with cgutils.for_range(builder, rows, intp=INT) as row:
             at = builder.add(first, builder.mul(row.index, INT(width * form.lanes * form.size)))
-            for v, slot in enumerate(slots):
-                total = Vector(code, builder.load(slot)) + code.load(at, v * form.lanes)
-                builder.store(total.value, slot)
+            for v, (slot, slot_lost) in enumerate(zip(slots[:width], slots[width:], strict=True)):
+                total, lost = Vector(code, builder.load(slot)), Vector(code, builder.load(slot_lost))
+                added = code.load(at, v * form.lanes) - lost
+                more = total + added
+                builder.store(((more - total) - added).value, slot_lost)
+                builder.store(more.value, slot)
         for v, slot in enumerate(slots):
             code.store(Vector(code, builder.load(slot)), totals, v * form.lanes)
 

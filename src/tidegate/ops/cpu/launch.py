@@ -265,7 +265,7 @@ def backward(problem: Problem, states: States, arrived: States, *, d_x: bool, re
     memory.take("TOTAL_RELEVANT", vectors * n_relevant * filled(units))
     memory.take("SUMS", cut.scratch * cut.lanes)
     carry = problem.x.new_zeros(batch, vectors)
-    bias_totals = problem.x.new_zeros(vectors * layout.width)
+    bias_totals = problem.x.new_zeros(2 * vectors * layout.width)
     gradients = Gradients(
         torch.empty_like(problem.x) if d_x else None,
         carry,

@@ -4,7 +4,7 @@
 theirs: where autograd asks for gradients that can be differentiated again, they come from the reference backend.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -23,8 +23,21 @@ ACTIVATION_NUMBERS = {"tanh": 0, "relu": 1, "sigmoid": 2, "identity": 3}
 _NAMES = list(ACTIVATION_NUMBERS)
 
 
-@torch.library.custom_op("tidegate::recurrence", mutates_args=(), device_types="cpu")
-def recurrence(
+def _operator(function: Callable[..., Any], fake: Callable[..., Any]) -> Any:
+    """The function as the operator `tidegate::<its name>` for the CPU; `fake` gives the shapes alone.
+
+    What `torch.library.custom_op` does, but for one thing: calling what that makes imports PyTorch's compiler, which
+    takes most of a second, in the first call of every process.
+    """
+    name = f"tidegate::{function.__name__.lstrip('_')}"
+    schema = torch.library.infer_schema(function, mutates_args=())
+    torch.library.define(name, schema, tags=[torch.Tag.pt2_compliant_tag])
+    torch.library.impl(name, "cpu", function)
+    torch.library.register_fake(name, fake)
+    return getattr(torch.ops.tidegate, function.__name__.lstrip("_")).default
+
+
+def _recurrence(
     system: str,
     x: Tensor,
     h_0: Tensor,
@@ -52,7 +65,6 @@ def recurrence(
     return hidden, update, reset, candidate, past
 
 
-@recurrence.register_fake
 def _fake(
     system: str, x: Tensor, h_0: Tensor, weight_ih: Tensor, weight_hh: Tensor | None, bias_ih: Tensor | None,
     bias_hh: Tensor | None, activation: int, mask: Tensor | None, pin_update: Tensor | None, pin_reset: Tensor | None,
@@ -65,8 +77,7 @@ def _fake(
     return hidden, update, reset, candidate, past
 
 
-@torch.library.custom_op("tidegate::recurrence_backward", mutates_args=(), device_types="cpu")
-def recurrence_backward(
+def _recurrence_backward(
     system: str,
     tensors: Sequence[Tensor | None],
     activation: int,
@@ -82,14 +93,14 @@ def recurrence_backward(
     its first four.
     """
     problem = _problem(system, tensors, activation, reverse)
-    kept = States(*(state if state.numel() else None for state in states))  # type: ignore[arg-type]
+    given = [state if state.numel() else None for state in states]
+    kept = States(*given, *[None] * (len(States._fields) - len(given)))  # type: ignore[arg-type]
     contiguous = (None if one is None else one.contiguous() for one in arrived)
     whole = States(*contiguous, past=None)  # type: ignore[arg-type, misc]
     gradients = backward(problem, kept, whole, d_x=d_x, recompute=recompute)
     return [problem.x.new_empty(0) if gradient is None else gradient for gradient in gradients]
 
 
-@recurrence_backward.register_fake
 def _fake_backward(
     system: str, tensors: Sequence[Tensor | None], activation: int, reverse: bool, states: Sequence[Tensor],
     arrived: Sequence[Tensor | None], d_x: bool, recompute: bool,
@@ -98,6 +109,10 @@ def _fake_backward(
     assert x is not None
     first = torch.empty_like(x) if d_x else x.new_empty(0)
     return [first, *(x.new_empty(0) if other is None else torch.empty_like(other) for other in others)]
+
+
+recurrence = _operator(_recurrence, _fake)
+recurrence_backward = _operator(_recurrence_backward, _fake_backward)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -124,7 +139,7 @@ def _backward(ctx: Any, *arrived: Tensor | None) -> tuple[Any, ...]:
     return (None, *chosen, *[None] * 7)
 
 
-recurrence.register_autograd(_backward, setup_context=_setup)
+torch.library.register_autograd("tidegate::recurrence", _backward, setup_context=_setup)
 
 
 def _twice_differentiable(

@@ -2,6 +2,8 @@
 
     out[m, v] = init[m, v] + Σ_k a[m, k] * panel[k, v]        m < rows, v < vectors
 
+`init` is added last: a large number, to which many small ones were added one by one, would lose a little of each.
+
 One number of `a` at a time is spread over a vector and multiplied with `vectors` vectors of the panel: for 8 rows and 3
 vectors that is 24 multiplications for 11 loads, and 24 sums in the 32 registers of AVX-512.
 
@@ -72,8 +74,8 @@ def one_row_tile(form: Format, vectors: int) -> Any:
         code = Code(builder, form)
         count = TOGETHER * vectors
         sums = [cgutils.alloca_once(builder, form.vector) for _ in range(count)]
-        for v, slot in enumerate(sums):
-            builder.store(code.load(init, v * form.lanes).value, slot)
+        for slot in sums:
+            builder.store(code.constant(0.0).value, slot)
         row_bytes = INT(vectors * form.lanes * form.size)
         panels = [builder.add(panel, builder.mul(INT(p), builder.mul(depth, row_bytes))) for p in range(TOGETHER)]
         with cgutils.for_range(builder, depth, intp=INT) as turn:
@@ -83,7 +85,7 @@ def one_row_tile(form: Format, vectors: int) -> Any:
                 weights = code.load(at, v % vectors * form.lanes)
                 builder.store(code.fma(value, weights, Vector(code, builder.load(slot))).value, slot)
         for v, slot in enumerate(sums):
-            code.store(Vector(code, builder.load(slot)), out, v * form.lanes)
+            code.store(code.load(init, v * form.lanes) + Vector(code, builder.load(slot)), out, v * form.lanes)
 
     return tile
 
@@ -100,7 +102,7 @@ def _tile(form: Format, rows: int, vectors: int, *, columns: bool) -> Any:
         sums = [[cgutils.alloca_once(builder, form.vector) for _ in range(vectors)] for _ in range(rows)]
         for m in range(rows):
             for v in range(vectors):
-                builder.store(code.load(init_at[m], v * form.lanes).value, sums[m][v])
+                builder.store(code.constant(0.0).value, sums[m][v])
 
         block_bytes = builder.mul(depth, panel_row)
         with cgutils.for_range(builder, blocks, intp=INT) as block:
@@ -119,6 +121,7 @@ def _tile(form: Format, rows: int, vectors: int, *, columns: bool) -> Any:
         for m in range(rows):
             at = builder.add(out, builder.mul(out_row, INT(m)))
             for v in range(vectors):
-                code.store(Vector(code, builder.load(sums[m][v])), at, v * form.lanes)
+                total = code.load(init_at[m], v * form.lanes) + Vector(code, builder.load(sums[m][v]))
+                code.store(total, at, v * form.lanes)
 
     return tile

@@ -1,0 +1,51 @@
+"""A model under `torch.compile`, for a process without the run-time check of annotations, which no compiler follows."""
+
+import torch
+from torch import Tensor, nn
+
+import tidegate as tg
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent = tg.GRU(3, 8, num_layers=2, bidirectional=True)
+        self.head = nn.Linear(16, 2)
+
+    def forward(self, x: Tensor, **given) -> Tensor:
+        result: Tensor = self.head(self.recurrent(x, **given)[0])
+        return result
+
+
+def gradients(model: nn.Module, y: Tensor) -> list[Tensor]:
+    return list(torch.autograd.grad(y.square().sum(), list(model.parameters())))
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    x, model = torch.randn(6, 4, 3), Model()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    for given in (
+        {},
+        {"mask": torch.rand(6, 4) < 0.7},
+        {"lengths": torch.tensor([6, 0, 3, 5])},
+        {"pins": tg.Pins(update=0.0, steps=slice(2, 4))},
+    ):
+        y, expected = compiled(x, **given), model(x, **given)
+        torch.testing.assert_close(y, expected)
+        torch.testing.assert_close(gradients(model, y), gradients(model, expected))
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(x, **given), expected)
+        print("one graph:", *given)
+    try:
+        compiled(x, lengths=torch.tensor([6, 7, 0, 0]))
+    except RuntimeError as error:
+        print(error)
+    exported = torch.export.export(model.eval(), (x,), strict=False)
+    assert "tidegate.recurrence" in str(exported.graph)
+    torch.testing.assert_close(exported.module()(x), model(x))
+    print("exported")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Threads: the same numbers to the bit with any number of them, in every run, from eight at once, after a fork."""
+
+import os
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from tests.contract.cases import Size, draw, forward, with_gradients
+from tests.contract.common import FLOAT32, GRU, GRU_RESET_BEFORE
+from tests.contract.compare import assert_same
+from tidegate.ops.cpu import team
+
+SIZES = [Size(40, 1, 5, 130), Size(40, 3, 5, 100), Size(30, 17, 33, 64)]
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def compute(size: Size, case=GRU, seed: int = 0) -> dict[str, torch.Tensor]:
+    return with_gradients(lambda leaves: forward(leaves, "cpu"), draw(case, size, seed=seed), FLOAT32)
+
+
+@pytest.fixture(params=["openmp", "own"])
+def threads_of(request, monkeypatch):
+    """Torch's threads, and those of the module, which take their place where torch's cannot be used."""
+    if request.param == "own":
+        monkeypatch.setattr(team, "_openmp", lambda: None)
+    elif team._openmp() is None:
+        pytest.skip("this torch has no OpenMP of the GNU kind")
+    return request.param
+
+
+@pytest.mark.parametrize("case", [GRU, GRU_RESET_BEFORE], ids=str)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_the_number_of_threads_changes_nothing(case, size, threads_of):
+    torch.set_num_threads(1)
+    alone = compute(size, case)
+    for threads in (2, 3, 5):
+        torch.set_num_threads(threads)
+        for _ in range(3):
+            assert_same(compute(size, case), alone, exact=True)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_torchs_number_of_threads_is_the_one_that_runs(monkeypatch, threads):
+    seen = []
+    monkeypatch.setattr("tidegate.ops.cpu.launch.run_together", lambda *arguments: seen.append(arguments[-1]))
+    torch.set_num_threads(threads)
+    forward(draw(GRU, Size(4, 8, 3, 16)), "cpu")
+    assert seen == [threads]
+
+
+def test_eight_threads_calling_at_once_get_the_answers_they_get_alone(threads_of):
+    torch.set_num_threads(2)
+    sizes = [SIZES[i % 3] for i in range(8)]
+    alone = [compute(size, seed=i) for i, size in enumerate(sizes)]
+    together: list[list[dict[str, torch.Tensor]]] = [[] for _ in sizes]
+    start = threading.Barrier(8, timeout=60)
+
+    def call(which: int) -> None:
+        torch.set_num_threads(2)  # it is each thread's own
+        start.wait()
+        for _ in range(5):
+            together[which].append(compute(sizes[which], seed=which))
+
+    threads = [threading.Thread(target=call, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+        assert not thread.is_alive()
+    for which, ran in enumerate(together):
+        assert len(ran) == 5
+        for one in ran:
+            assert_same(one, alone[which], exact=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_computes_the_same():
+    torch.set_num_threads(2)
+    before = forward(draw(GRU, SIZES[2]), "cpu")  # torch's threads are running now
+    child = os.fork()
+    if child == 0:
+        try:
+            for _ in range(3):
+                assert_same(forward(draw(GRU, SIZES[2]), "cpu"), before, exact=True)
+            os._exit(0)
+        except BaseException:  # noqa: BLE001 - the child must not go on with the tests
+            os._exit(1)
+    waited = threading.Timer(60, lambda: os.kill(child, 9))
+    waited.start()
+    _, status = os.waitpid(child, 0)
+    waited.cancel()
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_workers_of_a_data_loader_compute_the_same():
+    torch.set_num_threads(2)
+    expected = forward(draw(GRU, SIZES[1]), "cpu")["hidden"]
+    loader = torch.utils.data.DataLoader(Computed(), batch_size=None, num_workers=2, multiprocessing_context="fork")
+    for got in loader:
+        assert_same({"hidden": got}, {"hidden": expected}, exact=True)
+
+
+class Computed(torch.utils.data.Dataset):
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return forward(draw(GRU, SIZES[1]), "cpu")["hidden"]
