@@ -6,11 +6,20 @@ BIN := .venv/bin
 ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: demo test test-slow lint format clean
+# what the benchmarks should be told: make bench BENCH_ARGS="--rounds 5"
+BENCH_ARGS ?=
+
+.PHONY: bench demo test test-slow lint format clean
 
 # replaces the results that an earlier run left in demo-run
 demo: .venv/demo-installed
 	$(BIN)/tidegate demo --out demo-run --overwrite $(ARGS)
+
+# the three tables, beside every peer; a quarter of an hour on two quiet cores
+bench: .venv/bench-installed
+	$(BIN)/python -m benchmarks cpu $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks stream $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks memory $(BENCH_ARGS)
 
 test: lint
 	$(BIN)/python -m pytest -n auto -m "not slow" $(PYTEST_ARGS)
@@ -19,13 +28,13 @@ test-slow: .venv/dev-installed
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 lint: .venv/dev-installed
-	$(BIN)/ruff format --check src tests
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
 
 format: .venv/dev-installed
-	$(BIN)/ruff check --fix src tests
-	$(BIN)/ruff format src tests
+	$(BIN)/ruff check --fix src tests benchmarks
+	$(BIN)/ruff format src tests benchmarks
 
 clean:
 	rm -rf .venv demo-run .mypy_cache .pytest_cache .ruff_cache
@@ -41,3 +50,7 @@ clean:
 .venv/dev-installed: pyproject.toml constraints.txt | .venv/bin/pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@ .venv/demo-installed
+
+.venv/bench-installed: pyproject.toml constraints.txt | .venv/bin/pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@touch $@

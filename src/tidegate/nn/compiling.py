@@ -7,7 +7,6 @@ loading it here would take `import tidegate` most of a second.
 
 import importlib.util
 import sys
-from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -24,7 +23,7 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self,
         fullname: str,
-        path: Sequence[str] | None = None,  # noqa: ARG002 - the interface's own
+        path: Any = None,  # noqa: ARG002 - the interface's own; a namespace's path is not even a sequence
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
         """The module's spec, whose loader also makes the setting."""

@@ -1,5 +1,6 @@
 """From tensors to a kernel's record and back: what memory a call takes, how its work is cut, and the call itself."""
 
+from ctypes import memset
 from functools import cache
 from math import ceil
 from typing import Any, NamedTuple
@@ -12,17 +13,23 @@ from tidegate.ops.cpu.compiled import compile_kernel
 from tidegate.ops.cpu.layout import LAYOUTS, Layout
 from tidegate.ops.cpu.machine import Machine, machine
 from tidegate.ops.cpu.profile import tell
-from tidegate.ops.cpu.record import NUMBERS
+from tidegate.ops.cpu.record import FIELDS
 from tidegate.ops.cpu.team import run_together
 
-__all__ = ["Gradients", "Memory", "Problem", "States", "backward", "forward", "kept_states", "lanes_of"]
+__all__ = ["COUNTERS", "Gradients", "Memory", "Problem", "States", "backward", "forward", "kept_states", "lanes_of"]
 
 #: Bytes of a chunk's products with the input, for each thread: about half of an inner cache.
 _PRODUCT_BYTES = 512 * 1024
 #: Rows of a chunk on the way back: enough for the large products to be large.
 _ROWS_BACK = 512
 #: Vectors of units that a thread must have for threads to meet at every step, where there are fewer sequences.
-_GROUPS_APART = 4
+_GROUPS_APART = 3
+#: Operations below which other threads come too late to be of use.
+_WORTH_SHARING = 4_000_000
+#: Vectors that stay zero, for sums that begin with nothing.
+_ZEROS = 4
+#: Integers that a phase's counters and clocks take.
+COUNTERS = 16
 _LINE = 64
 
 
@@ -79,8 +86,8 @@ class _Cut(NamedTuple):
 
     @property
     def scratch(self) -> int:
-        """Vectors for the sums of tiles, each thread's own, behind four that stay zero."""
-        return 4 + 4 * self.rows * max(self.threads, self.slices)
+        """Vectors for the sums of tiles, each thread's own, behind some that stay zero."""
+        return _ZEROS + 4 * self.rows * max(self.threads, self.slices)
 
 
 @cache
@@ -104,10 +111,11 @@ def lanes_of(kind: Machine, dtype: torch.dtype) -> int:
 
 
 def _cut(problem: Problem, kind: Machine, *, back: bool, recompute: bool = False) -> _Cut:
-    steps, batch, _ = problem.x.shape
+    steps, batch, inputs = problem.x.shape
     lanes = lanes_of(kind, problem.x.dtype)
     groups = ceil(problem.h_0.shape[1] / lanes)
-    threads = torch.get_num_threads()
+    operations = 2 * len(LAYOUTS[problem.system].inputs) * groups * lanes * (inputs + problem.h_0.shape[1])
+    threads = torch.get_num_threads() if operations * steps * batch > _WORTH_SHARING else 1
     if back:
         chunk = ceil(_ROWS_BACK / batch)
     else:
@@ -115,7 +123,7 @@ def _cut(problem: Problem, kind: Machine, *, back: bool, recompute: bool = False
         chunk = ceil(max(_PRODUCT_BYTES * threads / row_bytes, 4 * kind.rows) / batch)
     chunk = min(steps, max(1, chunk))
     chunks = ceil(steps / chunk)
-    if not back and batch < threads and groups >= _GROUPS_APART * threads:
+    if not back and batch < 2 * threads and groups >= _GROUPS_APART * threads and threads > 1:
         each = ["steps"] * (2 if LAYOUTS[problem.system].relevant else 1)
         cuts = [min(chunk, steps - begin) for begin in range(0, steps, chunk)]
         phases = ["pack", *(name for cut in cuts for name in ["inputs", *each * cut])]
@@ -191,14 +199,10 @@ def _take_forward(memory: Memory, problem: Problem, layout: Layout, cut: _Cut) -
 
 def _launch(kernel: int, fields: dict[str, int], memory: Memory, cut: _Cut, kept: tuple[object, ...]) -> None:
     piece, addresses = memory.place()
-    counters = np.zeros((len(cut.phases), _LINE // 8), np.int64)
-    record = np.zeros(len(NUMBERS), np.int64)
-    for name, value in (fields | addresses).items():
-        record[NUMBERS[name]] = value
-    record[NUMBERS["COUNTERS"]] = counters.ctypes.data
-    first_zeros = addresses["SUMS"] - piece.data_ptr()
-    at = first_zeros // piece.element_size()
-    piece[at : at + 4 * cut.lanes] = 0
+    counters = np.zeros((len(cut.phases), COUNTERS), np.int64)
+    every = {**fields, **addresses, "COUNTERS": counters.ctypes.data}
+    record = np.array([every.get(name, 0) for name in FIELDS], np.int64)
+    memset(addresses["SUMS"], 0, _ZEROS * cut.lanes * piece.element_size())
     run_together(kernel, record.ctypes.data, (record, counters, piece, kept), cut.threads)
     tell(cut.phases, counters)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 __all__ = ["Phase", "profile", "tell"]
 
-_FIRST, _LAST = 2, 3  # where `sharing` writes its clock
+_FIRST, _LAST = 8, 9  # where `sharing` writes its clock
 
 _listeners: list[list["Phase"]] = []
 

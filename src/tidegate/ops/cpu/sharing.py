@@ -19,9 +19,10 @@ __all__ = ["share"]
 
 _ARM = platform.machine().lower() in ("aarch64", "arm64")
 _YIELD = "SwitchToThread" if os.name == "nt" else "sched_yield"
-#: The counters of a phase have a cache line of their own: tasks claimed, tasks done, the clock when the first task was
-#: claimed and the clock when all were done (in cycles, for `profile`; 0 where programs may not read it).
-_LINE = 64
+#: A phase has two cache lines of its own: tasks claimed and tasks done in the one; in the other the clock when the first
+#: task was claimed and when all were done (in cycles, for `profile`; 0 where programs may not read it).
+_LINES = 128
+_CLOCKS = 64
 
 
 @no_type_check
@@ -97,16 +98,17 @@ def _give_way(typing: Any) -> Any:
 @no_type_check
 def share(counters, phase, tasks, work, arguments):
     """Have `work(task, *arguments)` done for every task of the phase, here and by the other threads."""
-    claimed = counters + _LINE * phase
+    claimed = counters + _LINES * phase
     done = claimed + 8
     task = _add_one(claimed)
     if task == 0:
-        _write(claimed + 16, _clock())
+        _write(claimed + _CLOCKS, _clock())
     while task < tasks:
         work(task, *arguments)
         if _add_one(done) == tasks - 1:
-            _write(claimed + 24, _clock())
-        task = _add_one(claimed)
+            _write(claimed + _CLOCKS + 8, _clock())
+        # to look is cheaper than to claim, now that the line is here
+        task = _add_one(claimed) if _read(claimed) < tasks else tasks
     turns = 0
     while _read(done) < tasks:
         turns += 1

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tidegate.ops.call import Call
 from tidegate.ops.cpu.compiled import compile_kernel
-from tidegate.ops.cpu.launch import Memory, lanes_of
+from tidegate.ops.cpu.launch import COUNTERS, Memory, lanes_of
 from tidegate.ops.cpu.layout import LAYOUTS, Layout
 from tidegate.ops.cpu.machine import Machine, machine
 from tidegate.ops.cpu.operators import ACTIVATION_NUMBERS
@@ -26,7 +26,6 @@ __all__ = ["Stepper"]
 
 #: Bytes of weights from which a step is worth a second thread.
 _WORTH_SHARING = 2 * 1024 * 1024
-_LINE = 64
 _kernel_type = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
@@ -107,7 +106,7 @@ class Stepper:
         weights = sum(weight.numel() for call in calls for weight in call.weights if weight is not None)
         shared = weights * dtype.itemsize >= _WORTH_SHARING
         self._threads = torch.get_num_threads() if shared else 1
-        self._counters = np.zeros((len(calls), 2, _LINE // 8), np.int64)
+        self._counters = np.zeros((len(calls), 2, COUNTERS), np.int64)
         self._records = np.zeros((2, len(calls), len(NUMBERS)), np.int64)
         self._kept: list[object] = []
         pack = _kernel_type(_kernel("pack", system, dtype, kind))
