@@ -19,8 +19,8 @@ __all__ = ["share"]
 
 _ARM = platform.machine().lower() in ("aarch64", "arm64")
 _YIELD = "SwitchToThread" if os.name == "nt" else "sched_yield"
-#: A phase has two cache lines of its own: tasks claimed and tasks done in the one; in the other the clock when the first
-#: task was claimed and when all were done (in cycles, for `profile`; 0 where programs may not read it).
+#: A phase has two cache lines of its own: tasks claimed and tasks done in the one; in the other the clock when the
+#: first task was claimed and when all were done (in cycles, for `profile`; 0 where programs may not read it).
 _LINES = 128
 _CLOCKS = 64
 
