@@ -7,6 +7,7 @@ import ctypes
 from collections.abc import Sequence
 from functools import cache
 from math import ceil
+from time import perf_counter
 from typing import Any, no_type_check
 
 import numpy as np
@@ -24,8 +25,11 @@ from tidegate.ops.cpu.team import run_together
 
 __all__ = ["Stepper"]
 
-#: Bytes of weights from which a step is worth a second thread.
-_WORTH_SHARING = 2 * 1024 * 1024
+#: Bytes of weights from which a step is worth a second thread: what one core's inner caches hardly hold.
+_WORTH_SHARING = 768 * 1024
+#: Seconds since the last step after which the other threads may have gone to sleep: to wake them takes longer than a
+#: step, and the next one is taken alone.
+_AWAKE = 1e-3
 _kernel_type = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
@@ -103,6 +107,7 @@ class Stepper:
         self._states = [[call.h_0.new_zeros(call.h_0.shape) for call in calls] for _ in range(2)]
         self.outputs = tuple(states[-1] for states in self._states)
         self._side = 0
+        self._last = 0.0
         weights = sum(weight.numel() for call in calls for weight in call.weights if weight is not None)
         shared = weights * dtype.itemsize >= _WORTH_SHARING
         self._threads = torch.get_num_threads() if shared else 1
@@ -155,7 +160,9 @@ class Stepper:
             # what is done goes first: a thread that comes late from the last step must find nothing to do
             self._counters[:, :, 1] = 0
             self._counters[:, :, 0] = 0
-            run_together(self._step, self._first[side], self, self._threads)
+            threads = self._threads if perf_counter() - self._last < _AWAKE else 1
+            run_together(self._step, self._first[side], self, threads)
+            self._last = perf_counter()
         self._side = 1 - side
         return self._side
 
