@@ -52,7 +52,7 @@ def test_torchs_number_of_threads_is_the_one_that_runs(monkeypatch, threads):
     seen = []
     monkeypatch.setattr("tidegate.ops.cpu.launch.run_together", lambda *arguments: seen.append(arguments[-1]))
     torch.set_num_threads(threads)
-    forward(draw(GRU, Size(4, 8, 3, 16)), "cpu")
+    forward(draw(GRU, Size(40, 17, 33, 64)), "cpu")
     assert seen == [threads]
 
 

@@ -131,6 +131,7 @@ def stand_in(name: str, refusal: str | None) -> ModuleType:
     """A backend that refuses with a sentence, or runs and says so by a state of nines."""
     module = ModuleType(name)
     module.unsupported = lambda call: refusal  # type: ignore[attr-defined]
+    module.remark = lambda call: None  # type: ignore[attr-defined]
     module.run = lambda call: Steps(torch.full((*call.x.shape[:2], call.h_0.shape[1]), 9.0))  # type: ignore[attr-defined]
     return module
 

@@ -17,7 +17,7 @@ from tidegate.ops import Call, Steps, backends, reference
 def stand_in(run: Callable[[Call], Steps]) -> ModuleType:
     """A backend that takes every call."""
     module = ModuleType("forgetful")
-    module.unsupported = lambda call: None  # type: ignore[attr-defined]
+    module.unsupported = module.remark = lambda call: None  # type: ignore[attr-defined]
     module.run = run  # type: ignore[attr-defined]
     return module
 
