@@ -76,10 +76,6 @@ def test_lanes_that_the_processor_has_not_are_one_sentence(monkeypatch):
         tg.GRU(2, 3, backend="cpu")(torch.zeros(1, 1, 2))
 
 
-def explained(layer, x):
-    return tg.explain(layer, x)
-
-
 def refused(x, **options):
     """What explain() says of a layer, and that the backend by its name raises with the same reason."""
     layer = tg.GRU(2, 3, dtype=x.dtype, device=x.device, **options)
