@@ -41,9 +41,9 @@ def _kernel(form: Any) -> Any:
             for panel in range(panels):
                 for row in range(0, _ROWS, rows_in_tile):
                     product(
-                        rows_in_tile, x_of(p) + row * row_bytes, row_bytes, 0, 1, _DEPTH,
-                        panels_of(p) + panel * _DEPTH * vectors_bytes, start_of(p), 0,
-                        out_of(p) + row * out_bytes + panel * vectors_bytes, out_bytes,
+                        rows_in_tile, 1, x_of(p) + row * row_bytes, row_bytes, 0, 1, _DEPTH,
+                        panels_of(p) + panel * _DEPTH * vectors_bytes, 0, start_of(p), 0, 0,
+                        out_of(p) + row * out_bytes + panel * vectors_bytes, out_bytes, 0,
                     )  # fmt: skip
 
     return ceiling

@@ -148,30 +148,18 @@ def _fresh_target(machine: Machine) -> Any:
 def _compile(function: Callable[[int], None], machine: Machine) -> bytes:
     """The object file of a kernel."""
     from llvmlite import binding  # noqa: PLC0415
-    from numba.core import compiler, types  # noqa: PLC0415
-    from numba.core.registry import cpu_target  # noqa: PLC0415
 
-    flags = compiler.Flags()
-    flags.no_cpython_wrapper = True
-    flags.no_cfunc_wrapper = True
-    flags.error_model = "numpy"
-    flags.nrt = False
-    typing, target = cpu_target.typing_context, cpu_target.target_context
-    typing.refresh()
-    target.refresh()
-    compiled = compiler.compile_extra(typing, target, function, (types.int64,), types.void, flags, {})
-    library = compiled.library
-    module = binding.parse_assembly(library.get_llvm_str())
-    for one in module.functions:
-        if not one.is_declaration:
-            one.linkage = "internal"
-    name = compiled.fndesc.llvm_func_name
-    module.get_function(name).linkage = "external"  # until it is linked
+    from tidegate.ops.cpu.lowering import lower  # noqa: PLC0415 - loads Numba
+
+    text, name = lower(function)
+    module = binding.parse_assembly(text)
     module.link_in(binding.parse_assembly(_ENTRY.format(symbol=_SYMBOL, name=name)))
-    module.get_function(name).linkage = "internal"
+    for one in module.functions:
+        if not one.is_declaration and one.name != _SYMBOL:
+            one.linkage = "internal"
     generator = _target(machine)
-    passes = binding.create_new_module_pass_manager()
-    passes.add_global_dead_code_eliminate_pass()
-    passes.run(module, binding.create_pass_builder(generator, binding.PipelineTuningOptions()))
+    # loops are not for LLVM to turn into vector code: what there is to gain is written as vectors
+    how = binding.create_pass_builder(generator, binding.PipelineTuningOptions(speed_level=3))
+    how.getModulePassManager().run(module, how)
     code: bytes = generator.emit_object(module)
     return code

@@ -1,83 +1,180 @@
 """The forward kernel: pack the weights, then for each chunk of steps one large product with the input, then the steps.
 
 In a step, a tile's sums go through `cells` as soon as they are there, while they are in the innermost cache. Each slice
-of the batch runs through all steps of a chunk without meeting the others.
+of the batch runs through the whole sequence without meeting the others; where there are too few sequences for that, the
+threads share out the units, and meet at every step.
 """
 
 from typing import Any, NamedTuple, no_type_check
 
-from numba import njit
 
 from tidegate.ops.cpu import cells
 from tidegate.ops.cpu.layout import Layout
-from tidegate.ops.cpu.memory import field, get_byte
+from tidegate.ops.cpu.lowering import kernel_function
+from tidegate.ops.cpu.memory import field, get_byte, nothing, pin_reader
 from tidegate.ops.cpu.panels import panel_packer, start_packer
+from tidegate.ops.cpu.record import SUMS, ZEROS
 from tidegate.ops.cpu.sharing import share
-from tidegate.ops.cpu.tile import TOGETHER, one_row_tile, row_product
-from tidegate.ops.cpu.vector import Code, Format, vector_code
+from tidegate.ops.cpu.tile import row_product, tiling
+from tidegate.ops.cpu.vector import Code, Format, used_code
 
 __all__ = ["StepFunctions", "forward_kernel", "step_functions"]
 
 
 class StepFunctions(NamedTuple):
-    """What the forward kernel is made of, for the backward kernel to compute gates anew."""
+    """What the forward kernel is made of, for the backward kernel to compute gates anew, and for a live step.
+
+    `tensors` are the addresses of the states, the three gates, and the candidate's past; 0 is one that is not wanted.
+    """
 
     #: (group, record): the weights of one vector of units.
     pack: Any
-    #: (task, record, tasks, rows, first row of the chunk): a task's share of a chunk's products with the input.
-    inputs_of_chunk: Any
-    #: (record, first row, rows, first row of the chunk, units from, to): products with the input.
-    inputs: Any
-    #: (slice, record, steps from, to, first row of the chunk, tensors to write): all units of some sequences.
-    steps: Any
-    #: (task, record, tasks, step, first row of the chunk, tensors to write): a task's units of all sequences, up
-    #: to what the second product needs from all units.
-    some_units: Any
+    #: (slice, record, steps from, to, tensors): a slice of the batch through a chunk of steps.
+    slice_of_chunk: Any
+    #: (record, phase, steps from, to, tensors): all of a chunk, by units; the threads meet, and the next phase is given.
+    units_of_chunk: Any
+    #: (task, record, tasks, steps from, to): a task's units of the products with the input.
+    inputs_of_units: Any
+    #: (task, record, tasks, step, first step of the chunk, end of the chunk, tensors): a task's units of one step, up to
+    #: what the second product needs from all units.
+    step_of_units: Any
     #: The same, from there on.
-    some_units_after: Any
+    step_of_units_after: Any
 
 
 @no_type_check
-def step_functions(layout: Layout, form: Format) -> StepFunctions:  # noqa: PLR0915 - one closure for one kernel
+def step_functions(layout: Layout, form: Format) -> StepFunctions:
     """The parts of the forward kernel."""
     lanes, size, rows_in_tile = form.lanes, form.size, form.rows
+    vector = lanes * size
     n_in, n_past, n_relevant = len(layout.inputs), len(layout.past), len(layout.relevant)
-    of_inputs, of_past, of_relevant = (
-        (layout.blocks(names), layout.signs(names)) for names in (layout.inputs, layout.past, layout.relevant)
-    )
-    pack_in, start_in = panel_packer(form, *of_inputs), start_packer(form, *of_inputs)
-    past_names = of_past if n_past else of_inputs
-    pack_past, start_past = panel_packer(form, *past_names), start_packer(form, *past_names)
-    relevant_names = of_relevant if n_relevant else of_inputs
-    pack_relevant, start_relevant = panel_packer(form, *relevant_names), start_packer(form, *relevant_names)
-    product_in = row_product(form, n_in)
-    product_past = row_product(form, n_past) if n_past else product_in
-    product_relevant = row_product(form, n_relevant) if n_relevant else product_in
-    one_row_in = one_row_tile(form, n_in)
-    one_row_past = one_row_tile(form, max(1, n_past))
-    cell_whole, cell_part = (cells.cell(layout, form, partial=partial) for partial in (False, True))
-    if n_relevant:
-        relevant_whole, relevant_part = (
-            cells.relevant_past(layout, form, partial=partial) for partial in (False, True)
-        )
-    else:
-        relevant_whole = relevant_part = vector_code(12)(_nothing)
-    hold_whole, hold_part = (_hold(form, partial=partial) for partial in (False, True))
+    product_in, cut = row_product(form, n_in), tiling(form)
+    height, together = cut.height, cut.together
+    first_product = _product_of_step(layout, form, after=False)
+    second_product = _product_of_step(layout, form, after=True) if n_relevant else first_product
     steps_of, batch_of, inputs_of, units_of = field("STEPS"), field("BATCH"), field("INPUTS"), field("UNITS")
-    slices_of, reverse_of, activation_of = field("SLICES"), field("REVERSE"), field("ACTIVATION")
-    x_of, h_0_of, mask_of, hidden_of = field("X"), field("H_0"), field("MASK"), field("HIDDEN")
+    slices_of, capacity_of, reverse_of = field("SLICES"), field("CAPACITY"), field("REVERSE")
+    parts_of, counters_of = field("PARTS"), field("COUNTERS")
+    x_of, h_0_of, hidden_of, sums_of = field("X"), field("H_0"), field("HIDDEN"), field("SUMS")
+    panels_in, starts_in, products_of = field("PANELS_IN"), field("START_IN"), field("PRODUCTS")
+
+    @kernel_function
+    def groups_of(p):
+        return (units_of(p) + lanes - 1) // lanes
+
+    @kernel_function
+    def inputs(p, products, begin, end, low, high, from_group, to_group):
+        # a chunk's products with the input, for some sequences and units; the rows of a tile are sequences, or, where
+        # there are few of these, steps
+        batch, depth = batch_of(p), inputs_of(p)
+        first = steps_of(p) - end if reverse_of(p) else begin
+        row_bytes = groups_of(p) * n_in * vector
+        x = x_of(p) + (first * batch + low) * depth * size
+        outer, rows = end - begin, high - low
+        x_next, x_row, out_next, out_row = batch * depth * size, depth * size, rows * row_bytes, row_bytes
+        if rows == batch:
+            outer, rows = 1, outer * rows
+        elif rows < rows_in_tile:
+            outer, rows = rows, outer
+            x_next, x_row, out_next, out_row = x_row, x_next, out_row, out_next
+        tile = height(rows)
+        each = together(tile)
+        for group in range(from_group, to_group, each):
+            panels = min(each, to_group - group)
+            panel = panels_in(p) + group * depth * n_in * vector
+            start = starts_in(p) + group * n_in * vector
+            for one in range(outer):
+                source, out = x + one * x_next, products + one * out_next + group * n_in * vector
+                for row in range(0, rows, tile):
+                    product_in(
+                        min(tile, rows - row), panels, source + row * x_row, x_row, 0, 1, depth,
+                        panel, depth * n_in * vector, start, 0, n_in * vector,
+                        out + row * out_row, out_row, n_in * vector,
+                    )  # fmt: skip
+
+    @kernel_function
+    def state_before(p, s, t):
+        if s == 0:
+            return h_0_of(p)
+        return hidden_of(p) + (t + 1 if reverse_of(p) else t - 1) * batch_of(p) * units_of(p) * size
+
+    @kernel_function
+    def scratch(p, part):
+        return sums_of(p) + (ZEROS + part * rows_in_tile * SUMS) * vector
+
+    @kernel_function
+    def slice_of_chunk(part, p, begin, end, hidden, update, reset, candidate, kept):
+        batch, slices, groups = batch_of(p), slices_of(p), groups_of(p)
+        low, high = batch * part // slices, batch * (part + 1) // slices
+        row_bytes, sums = groups * n_in * vector, scratch(p, part)
+        products = products_of(p) + part * capacity_of(p) * row_bytes
+        inputs(p, products, begin, end, low, high, 0, groups)
+        for s in range(begin, end):
+            t = steps_of(p) - 1 - s if reverse_of(p) else s
+            here = products + (end - 1 - s if reverse_of(p) else s - begin) * (high - low) * row_bytes
+            h_prev = state_before(p, s, t)
+            first_product(p, t, h_prev, here, sums, low, high, 0, groups, hidden, update, reset, candidate, kept)
+            if n_relevant:
+                second_product(p, t, h_prev, here, sums, low, high, 0, groups, hidden, update, reset, candidate, kept)
+
+    @kernel_function
+    def inputs_of_units(task, p, parts, begin, end):
+        groups = groups_of(p)
+        inputs(p, products_of(p), begin, end, 0, batch_of(p), groups * task // parts, groups * (task + 1) // parts)
+
+    @no_type_check
+    def units_with(product):
+        @kernel_function
+        def step_of_units(task, p, parts, s, begin, end, hidden, update, reset, candidate, kept):
+            groups, batch = groups_of(p), batch_of(p)
+            t = steps_of(p) - 1 - s if reverse_of(p) else s
+            here = products_of(p) + (end - 1 - s if reverse_of(p) else s - begin) * batch * groups * n_in * vector
+            product(
+                p, t, state_before(p, s, t), here, scratch(p, task), 0, batch,
+                groups * task // parts, groups * (task + 1) // parts, hidden, update, reset, candidate, kept,
+            )  # fmt: skip
+
+        return step_of_units
+
+    step_of_units, step_of_units_after = units_with(first_product), units_with(second_product)
+
+    @kernel_function
+    def units_of_chunk(p, phase, begin, end, hidden, update, reset, candidate, kept):
+        parts, counters = parts_of(p), counters_of(p)
+        tensors = hidden, update, reset, candidate, kept
+        share(counters, phase, parts, inputs_of_units, (p, parts, begin, end))
+        phase += 1
+        for s in range(begin, end):
+            share(counters, phase, parts, step_of_units, (p, parts, s, begin, end, *tensors))
+            phase += 1
+            if n_relevant:
+                share(counters, phase, parts, step_of_units_after, (p, parts, s, begin, end, *tensors))
+                phase += 1
+        return phase
+
+    return StepFunctions(
+        _packing(layout, form), slice_of_chunk, units_of_chunk, inputs_of_units, step_of_units, step_of_units_after
+    )
+
+
+@no_type_check
+def _packing(layout: Layout, form: Format) -> Any:
+    """A kernel's function that packs the weights of one vector of units for all products of a step."""
+
+    def packers(names):
+        blocks, signs = layout.blocks(names or layout.inputs), layout.signs(names or layout.inputs)
+        return panel_packer(form, blocks, signs), start_packer(form, blocks, signs)
+
+    n_past, n_relevant, lanes = len(layout.past), len(layout.relevant), form.lanes
+    (pack_in, start_in), (pack_past, start_past), (pack_relevant, start_relevant) = (
+        packers(names) for names in (layout.inputs, layout.past, layout.relevant)
+    )
+    inputs_of, units_of = field("INPUTS"), field("UNITS")
     weight_ih, weight_hh, bias_ih, bias_hh = (field(name) for name in ("WEIGHT_IH", "WEIGHT_HH", "BIAS_IH", "BIAS_HH"))
     panels_in, panels_past, panels_relevant = field("PANELS_IN"), field("PANELS_PAST"), field("PANELS_RELEVANT")
     starts_in, starts_past, starts_relevant = field("START_IN"), field("START_PAST"), field("START_RELEVANT")
-    products_of, sums_of, relevant_of = field("PRODUCTS"), field("SUMS"), field("RELEVANT")
-    pin_u, kind_u, step_u, row_u = (
-        field(name) for name in ("PIN_UPDATE", "PIN_UPDATE_KIND", "PIN_UPDATE_STEP", "PIN_UPDATE_ROW")
-    )
-    pin_r, kind_r, step_r, row_r = (
-        field(name) for name in ("PIN_RESET", "PIN_RESET_KIND", "PIN_RESET_STEP", "PIN_RESET_ROW")
-    )
 
-    @njit
+    @kernel_function
     def pack(group, p):
         units = units_of(p)
         pack_in(weight_ih(p), inputs_of(p), units, group, panels_in(p))
@@ -89,201 +186,116 @@ def step_functions(layout: Layout, form: Format) -> StepFunctions:  # noqa: PLR0
             pack_relevant(weight_hh(p), units, units, group, panels_relevant(p))
             start_relevant(bias_hh(p), units, group, starts_relevant(p))
 
-    @njit
-    def inputs(p, first, rows, base, low, high):
-        depth, groups = inputs_of(p), (units_of(p) + lanes - 1) // lanes
-        row_bytes = groups * n_in * lanes * size
-        x, out = x_of(p) + first * depth * size, products_of(p) + (first - base) * row_bytes
-        group = low
-        while group < high:
-            panel = panels_in(p) + group * depth * n_in * lanes * size
-            start = starts_in(p) + group * n_in * lanes * size
-            here = out + group * n_in * lanes * size
-            if rows == 1 and high - group >= TOGETHER:
-                one_row_in(x, depth, panel, start, here)
-                group += TOGETHER
-                continue
-            for row in range(0, rows, rows_in_tile):
-                product_in(
-                    min(rows_in_tile, rows - row), x + row * depth * size, depth * size, 0, 1, depth,
-                    panel, start, 0, here + row * row_bytes, row_bytes,
-                )  # fmt: skip
-            group += 1
+    return pack
 
-    @njit
-    def pin_at(address, kind, step_stride, row_stride, t, b, unit):
-        if kind == 0:
-            return 0
-        at = address + (t * step_stride + b * row_stride) * size
-        return at + unit * size if kind == 1 else at
 
-    @njit
-    def end_of_tile(
-        p, first, second, sums, h_prev, h_row, row, rows, group, base, hidden, update, reset, candidate, kept
-    ):
-        # what is left to do once the sums of a tile are there; `first` is 1 for a first product before a second one
+@no_type_check
+def _product_of_step(layout: Layout, form: Format, *, after: bool) -> Any:
+    """A kernel's function for one product of a step, for some sequences and units, and the cells behind it.
+
+    With `after`, the product with the relevant past; else that with the past.
+    """
+    lanes, size = form.lanes, form.size
+    vector = lanes * size
+    n_past, n_relevant = len(layout.past), len(layout.relevant)
+    count = n_relevant if after else n_past
+    product, cut = row_product(form, max(1, count)), tiling(form)
+    height, together = cut.height, cut.together
+    end_of_tile = _end_of_tile(layout, form, after=after)
+    batch_of, units_of, relevant_of = field("BATCH"), field("UNITS"), field("RELEVANT")
+    panels_of, starts_of = (field(f"{name}_{'RELEVANT' if after else 'PAST'}") for name in ("PANELS", "START"))
+    products_width = len(layout.inputs) * vector
+
+    @kernel_function
+    def run(p, t, h_prev, products, sums, low, high, from_group, to_group, hidden, update, reset, candidate, kept):
+        batch, units = batch_of(p), units_of(p)
+        groups, width = (units + lanes - 1) // lanes, count * vector
+        a, a_row = (relevant_of(p), 2 * groups * vector) if after else (h_prev, units * size)
+        tile = height(high - low)
+        each = together(tile)
+        for group in range(from_group, to_group, each):
+            panels = min(each, to_group - group)
+            panel, start = panels_of(p) + group * units * width, starts_of(p) + group * width
+            for b in range(low, high, tile):
+                rows = min(tile, high - b)
+                if count:
+                    product(
+                        rows, panels, a + b * a_row, a_row, 0, 1, units, panel, units * width, start, 0, width,
+                        sums, width, rows * width,
+                    )  # fmt: skip
+                for one in range(panels):
+                    end_of_tile(
+                        p, sums + one * rows * width, products + (b - low) * groups * products_width, h_prev,
+                        t * batch + b, rows, group + one, hidden, update, reset, candidate, kept,
+                    )  # fmt: skip
+
+    return run
+
+
+@no_type_check
+def _end_of_tile(layout: Layout, form: Format, *, after: bool) -> Any:
+    """A kernel's function for what is left to do once the sums of a tile are there."""
+    lanes, size = form.lanes, form.size
+    vector = lanes * size
+    n_in, n_past, n_relevant = len(layout.inputs), len(layout.past), len(layout.relevant)
+    before = n_relevant > 0 and not after
+    cell = nothing(16) if before else cells.cell(layout, form)
+    relevant_past = cells.relevant_past(layout, form) if before else nothing(12)
+    hold = _hold(form)
+    batch_of, units_of, mask_of, activation_of = field("BATCH"), field("UNITS"), field("MASK"), field("ACTIVATION")
+    relevant_of = field("RELEVANT")
+    (update_kind, update_pin), (reset_kind, reset_pin) = (pin_reader(form, gate) for gate in ("UPDATE", "RESET"))
+
+    @kernel_function
+    def end_of_tile(p, sums, products, h_prev, row, rows, group, hidden, update, reset, candidate, kept):
         units, batch, mask, number = units_of(p), batch_of(p), mask_of(p), activation_of(p)
-        groups = (units + lanes - 1) // lanes
-        used = min(lanes, units - group * lanes)
-        packed = (number << 32) | used
-        width = (n_relevant if second else n_past) * lanes * size
-        products = products_of(p) + ((row - base) * groups + group) * n_in * lanes * size
-        at, offset = h_prev + group * lanes * size, (row * units + group * lanes) * size
-        own = relevant_of(p) + group * lanes * size
-        pinned_update, pinned_reset = kind_u(p), kind_r(p)
+        groups, used = (units + lanes - 1) // lanes, units - group * lanes
+        width = (n_relevant if after else n_past) * vector
+        t, b = row // batch, row % batch
+        products += group * n_in * vector
+        at, offset = h_prev + (b * units + group * lanes) * size, (row * units + group * lanes) * size
+        own = relevant_of(p) + (b * 2 * groups + group) * vector if n_relevant else 0
+        pinned_update, pinned_reset = update_kind(p), reset_kind(p)
         u_at = r_at = 0
         for m in range(rows):
-            here = row + m
-            if n_relevant:
-                own = relevant_of(p) + (here % batch * 2 * groups + group) * lanes * size
-            own_update = own + groups * lanes * size
-            if mask != 0 and get_byte(mask + here) == 0:
-                if first:
-                    pass
-                elif used == lanes:
-                    hold_whole(at, offset, hidden, update, reset, candidate, used)
-                else:
-                    hold_part(at, offset, hidden, update, reset, candidate, used)
+            own_update = own + groups * vector
+            if mask != 0 and get_byte(mask + row + m) == 0:
+                if not before:
+                    hold(at, offset, hidden, update, reset, candidate, used)
             else:
                 if pinned_update or pinned_reset:
-                    t, b, unit = here // batch, here % batch, group * lanes
-                    u_at = pin_at(pin_u(p), pinned_update, step_u(p), row_u(p), t, b, unit)
-                    r_at = pin_at(pin_r(p), pinned_reset, step_r(p), row_r(p), t, b, unit)
-                if first and used == lanes:
-                    relevant_whole(
+                    u_at = update_pin(p, t, b + m, group * lanes)
+                    r_at = reset_pin(p, t, b + m, group * lanes)
+                if before:
+                    relevant_past(
                         sums, products, at, own, own_update, offset, reset,
                         u_at, pinned_update, r_at, pinned_reset, used,
-                    )  # fmt: skip
-                elif first:
-                    relevant_part(
-                        sums, products, at, own, own_update, offset, reset,
-                        u_at, pinned_update, r_at, pinned_reset, used,
-                    )  # fmt: skip
-                elif used == lanes:
-                    cell_whole(
-                        sums, products, at, own_update, offset, hidden, update, reset, candidate, kept,
-                        u_at, pinned_update, r_at, pinned_reset, packed,
                     )  # fmt: skip
                 else:
-                    cell_part(
+                    cell(
                         sums, products, at, own_update, offset, hidden, update, reset, candidate, kept,
-                        u_at, pinned_update, r_at, pinned_reset, packed,
+                        u_at, pinned_update, r_at, pinned_reset, number, used,
                     )  # fmt: skip
             sums += width
-            products += groups * n_in * lanes * size
-            at += h_row
+            products += groups * n_in * vector
+            own += 2 * groups * vector
+            at += units * size
             offset += units * size
 
-    @njit
-    def state_before(p, s, t):
-        if s == 0:
-            return h_0_of(p)
-        return hidden_of(p) + (t + 1 if reverse_of(p) else t - 1) * batch_of(p) * units_of(p) * size
-
-    @njit
-    def first_product(
-        p, t, h_prev, sums, low, high, from_group, to_group, base, hidden, update, reset, candidate, kept
-    ):
-        # sequences low to high, units of the groups: the product with the past, and the step or what it needs before
-        batch, units = batch_of(p), units_of(p)
-        row_bytes, width = units * size, n_past * lanes * size
-        group = from_group
-        while group < to_group:
-            panel, start = panels_past(p) + group * units * width, starts_past(p) + group * width
-            together = TOGETHER if high - low == 1 and to_group - group >= TOGETHER else 1
-            for b in range(low, high, rows_in_tile):
-                rows, at = min(rows_in_tile, high - b), h_prev + b * row_bytes
-                if n_past:
-                    if together > 1:
-                        one_row_past(at, units, panel, start, sums)
-                    else:
-                        product_past(rows, at, row_bytes, 0, 1, units, panel, start, 0, sums, width)
-                for one in range(together):
-                    end_of_tile(
-                        p, n_relevant != 0, False, sums + one * width, at, row_bytes, t * batch + b, rows, group + one,
-                        base, hidden, update, reset, candidate, kept,
-                    )  # fmt: skip
-            group += together
-
-    @njit
-    def second_product(
-        p, t, h_prev, sums, low, high, from_group, to_group, base, hidden, update, reset, candidate, kept
-    ):
-        # the same for the product with the relevant past, and the step
-        batch, units = batch_of(p), units_of(p)
-        relevant_row = 2 * ((units + lanes - 1) // lanes) * lanes * size
-        row_bytes, width = units * size, n_relevant * lanes * size
-        for group in range(from_group, to_group):
-            panel, start = panels_relevant(p) + group * units * width, starts_relevant(p) + group * width
-            for b in range(low, high, rows_in_tile):
-                rows = min(rows_in_tile, high - b)
-                product_relevant(
-                    rows, relevant_of(p) + b * relevant_row, relevant_row, 0, 1, units, panel, start, 0, sums, width
-                )
-                end_of_tile(
-                    p, False, True, sums, h_prev + b * row_bytes, row_bytes, t * batch + b, rows, group,
-                    base, hidden, update, reset, candidate, kept,
-                )  # fmt: skip
-
-    @njit
-    def scratch(p, task):
-        return sums_of(p) + (4 + task * rows_in_tile * 4) * lanes * size
-
-    @njit
-    def steps(part, p, begin, end, base, hidden, update, reset, candidate, kept):
-        batch, slices, groups = batch_of(p), slices_of(p), (units_of(p) + lanes - 1) // lanes
-        low, high = batch * part // slices, batch * (part + 1) // slices
-        sums = scratch(p, part)
-        for s in range(begin, end):
-            t = steps_of(p) - 1 - s if reverse_of(p) else s
-            h_prev = state_before(p, s, t)
-            first_product(p, t, h_prev, sums, low, high, 0, groups, base, hidden, update, reset, candidate, kept)
-            if n_relevant:
-                second_product(p, t, h_prev, sums, low, high, 0, groups, base, hidden, update, reset, candidate, kept)
-
-    @njit
-    def inputs_of_chunk(task, p, parts, rows, base):
-        low, high = rows * task // parts, rows * (task + 1) // parts
-        inputs(p, base + low, high - low, base, 0, (units_of(p) + lanes - 1) // lanes)
-
-    @njit
-    def some_units(task, p, parts, s, base, hidden, update, reset, candidate, kept):
-        t = steps_of(p) - 1 - s if reverse_of(p) else s
-        groups = (units_of(p) + lanes - 1) // lanes
-        first_product(
-            p, t, state_before(p, s, t), scratch(p, task), 0, batch_of(p),
-            groups * task // parts, groups * (task + 1) // parts, base, hidden, update, reset, candidate, kept,
-        )  # fmt: skip
-
-    @njit
-    def some_units_after(task, p, parts, s, base, hidden, update, reset, candidate, kept):
-        if n_relevant:
-            t = steps_of(p) - 1 - s if reverse_of(p) else s
-            groups = (units_of(p) + lanes - 1) // lanes
-            second_product(
-                p, t, state_before(p, s, t), scratch(p, task), 0, batch_of(p),
-                groups * task // parts, groups * (task + 1) // parts, base, hidden, update, reset, candidate, kept,
-            )  # fmt: skip
-
-    return StepFunctions(pack, inputs_of_chunk, inputs, steps, some_units, some_units_after)
+    return end_of_tile
 
 
-def _nothing(_builder: Any, *_arguments: Any) -> None:
-    """Stands where a system has no such part."""
-
-
-def _hold(form: Format, *, partial: bool) -> Any:
+def _hold(form: Format) -> Any:
     """A step that is not there: the state stays, the gates and the candidate say nothing (0)."""
 
-    @vector_code(7)
+    @used_code(form, 6)
     def hold(
-        builder: Any, h_prev: Any, offset: Any, hidden: Any, update: Any, reset: Any, candidate: Any, used: Any
+        code: Code, h_prev: Any, offset: Any, hidden: Any, update: Any, reset: Any, candidate: Any
     ) -> None:
-        code = Code(builder, form, used if partial else None)
-        state, nothing = code.load_used(h_prev), code.constant(0.0)
-        for tensor, value in ((hidden, state), (update, nothing), (reset, nothing), (candidate, nothing)):
+        state, zero = code.load_used(h_prev), code.constant(0.0)
+        for tensor, value in ((hidden, state), (update, zero), (reset, zero), (candidate, zero)):
             with code.when(tensor):
-                code.store_used(value, builder.add(tensor, offset))
+                code.store_used(value, code.builder.add(tensor, offset))
 
     return hold
 
@@ -291,34 +303,29 @@ def _hold(form: Format, *, partial: bool) -> Any:
 @no_type_check
 def forward_kernel(layout: Layout, form: Format) -> Any:
     """The whole forward kernel: a Python function of the record's address, for Numba to compile."""
-    parts_of_step = step_functions(layout, form)
-    pack, inputs, steps = parts_of_step.pack, parts_of_step.inputs_of_chunk, parts_of_step.steps
-    some_units, some_units_after = parts_of_step.some_units, parts_of_step.some_units_after
-    lanes, n_relevant = form.lanes, len(layout.relevant)
-    steps_of, batch_of, units_of, chunk_of = field("STEPS"), field("BATCH"), field("UNITS"), field("CHUNK")
-    slices_of, parts_of, reverse_of, counters_of = field("SLICES"), field("PARTS"), field("REVERSE"), field("COUNTERS")
+    functions = step_functions(layout, form)
+    pack, slice_of_chunk, units_of_chunk = functions.pack, functions.slice_of_chunk, functions.units_of_chunk
+    lanes = form.lanes
+    steps_of, units_of, chunk_of = field("STEPS"), field("UNITS"), field("CHUNK")
+    slices_of, counters_of = field("SLICES"), field("COUNTERS")
     hidden_of, update_of, reset_of = field("HIDDEN"), field("UPDATE"), field("RESET")
     candidate_of, kept_of = field("CANDIDATE"), field("PAST")
 
+    @kernel_function
+    def whole_slice(part, p, hidden, update, reset, candidate, kept):
+        for begin in range(0, steps_of(p), chunk_of(p)):
+            end = min(steps_of(p), begin + chunk_of(p))
+            slice_of_chunk(part, p, begin, end, hidden, update, reset, candidate, kept)
+
     def forward(p):
-        length, counters, slices, parts = steps_of(p), counters_of(p), slices_of(p), parts_of(p)
+        length, counters, slices = steps_of(p), counters_of(p), slices_of(p)
         tensors = hidden_of(p), update_of(p), reset_of(p), candidate_of(p), kept_of(p)
         share(counters, 0, (units_of(p) + lanes - 1) // lanes, pack, (p,))
         phase = 1
+        if slices:
+            share(counters, phase, slices, whole_slice, (p, *tensors))
+            return
         for begin in range(0, length, chunk_of(p)):
-            end = min(length, begin + chunk_of(p))
-            base = (length - end if reverse_of(p) else begin) * batch_of(p)
-            share(counters, phase, parts, inputs, (p, parts, (end - begin) * batch_of(p), base))
-            phase += 1
-            if slices:
-                share(counters, phase, slices, steps, (p, begin, end, base, *tensors))
-                phase += 1
-                continue
-            for s in range(begin, end):  # too few sequences to share out: share out the units, step by step
-                share(counters, phase, parts, some_units, (p, parts, s, base, *tensors))
-                phase += 1
-                if n_relevant:
-                    share(counters, phase, parts, some_units_after, (p, parts, s, base, *tensors))
-                    phase += 1
+            phase = units_of_chunk(p, phase, begin, min(length, begin + chunk_of(p)), *tensors)
 
     return forward

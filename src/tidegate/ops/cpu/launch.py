@@ -13,21 +13,21 @@ from tidegate.ops.cpu.compiled import compile_kernel
 from tidegate.ops.cpu.layout import LAYOUTS, Layout
 from tidegate.ops.cpu.machine import Machine, machine
 from tidegate.ops.cpu.profile import tell
-from tidegate.ops.cpu.record import FIELDS
+from tidegate.ops.cpu.record import FIELDS, SUMS, ZEROS
 from tidegate.ops.cpu.team import run_together
 
 __all__ = ["COUNTERS", "Gradients", "Memory", "Problem", "States", "backward", "forward", "kept_states", "lanes_of"]
 
 #: Bytes of a chunk's products with the input, for each thread: about half of an inner cache.
 _PRODUCT_BYTES = 512 * 1024
-#: Rows of a chunk on the way back: enough for the large products to be large.
+#: Rows of a slice's chunk on the way back: enough for the large products to be large.
 _ROWS_BACK = 512
+#: Bytes of gradients of weights that may be kept beside the result, a slice its own, whatever the call's size.
+_APART_BYTES = 4 * 1024 * 1024
 #: Vectors of units that a thread must have for threads to meet at every step, where there are fewer sequences.
 _GROUPS_APART = 3
 #: Operations below which other threads come too late to be of use.
 _WORTH_SHARING = 4_000_000
-#: Vectors that stay zero, for sums that begin with nothing.
-_ZEROS = 4
 #: Integers that a phase's counters and clocks take.
 COUNTERS = 16
 _LINE = 64
@@ -81,13 +81,27 @@ class _Cut(NamedTuple):
     #: Into how many parts the batch is cut; 0 where the units are shared out instead.
     slices: int
     chunk: int
+    #: Rows of a slice in a chunk, at most.
+    capacity: int
+    #: Whether each slice sums its gradients of weights apart.
+    apart: bool
     #: What is shared out, one after the other.
     phases: list[str]
 
     @property
     def scratch(self) -> int:
         """Vectors for the sums of tiles, each thread's own, behind some that stay zero."""
-        return _ZEROS + 4 * self.rows * max(self.threads, self.slices)
+        return ZEROS + SUMS * self.rows * max(self.threads, self.slices)
+
+    @property
+    def parts(self) -> int:
+        """How many slices there are, all sequences being one where units are shared out."""
+        return max(1, self.slices)
+
+    @property
+    def owners(self) -> int:
+        """How many have totals of the weights' gradients."""
+        return self.slices if self.apart else 1
 
 
 @cache
@@ -112,29 +126,55 @@ def lanes_of(kind: Machine, dtype: torch.dtype) -> int:
 
 def _cut(problem: Problem, kind: Machine, *, back: bool, recompute: bool = False) -> _Cut:
     steps, batch, inputs = problem.x.shape
+    layout, units = LAYOUTS[problem.system], problem.h_0.shape[1]
     lanes = lanes_of(kind, problem.x.dtype)
-    groups = ceil(problem.h_0.shape[1] / lanes)
-    operations = 2 * len(LAYOUTS[problem.system].inputs) * groups * lanes * (inputs + problem.h_0.shape[1])
+    groups = ceil(units / lanes)
+    operations = 2 * len(layout.inputs) * groups * lanes * (inputs + units)
     threads = torch.get_num_threads() if operations * steps * batch > _WORTH_SHARING else 1
+    by_units = batch < 2 * threads and groups >= _GROUPS_APART * threads and threads > 1
+    slices = 0 if by_units else min(threads, batch)
+    sequences = ceil(batch / max(1, slices))
     if back:
-        chunk = ceil(_ROWS_BACK / batch)
+        chunk = ceil(_ROWS_BACK / sequences)
     else:
-        row_bytes = groups * lanes * len(LAYOUTS[problem.system].inputs) * problem.x.dtype.itemsize
-        chunk = ceil(max(_PRODUCT_BYTES * threads / row_bytes, 4 * kind.rows) / batch)
+        row_bytes = groups * lanes * len(layout.inputs) * problem.x.dtype.itemsize
+        share = _PRODUCT_BYTES * (threads if by_units else 1)
+        chunk = ceil(max(share / row_bytes, 4 * kind.rows) / sequences)
     chunk = min(steps, max(1, chunk))
-    chunks = ceil(steps / chunk)
-    if not back and batch < 2 * threads and groups >= _GROUPS_APART * threads and threads > 1:
-        each = ["steps"] * (2 if LAYOUTS[problem.system].relevant else 1)
-        cuts = [min(chunk, steps - begin) for begin in range(0, steps, chunk)]
-        phases = ["pack", *(name for cut in cuts for name in ["inputs", *each * cut])]
-        return _Cut(lanes, kind.rows, groups, threads, 0, chunk, phases)
-    if back:
-        anew = ["inputs anew", "steps anew"] if recompute else []
-        each = [*anew, "steps back", "input's gradient", "weights' gradients"]
-        phases = ["pack", *(["pack anew"] if recompute else []), *each * chunks, "unpack"]
-    else:
-        phases = ["pack", *["inputs", "steps"] * chunks]
-    return _Cut(lanes, kind.rows, groups, threads, min(threads, batch), chunk, phases)
+    weights = layout.width * groups * lanes * (inputs + units) * problem.x.dtype.itemsize
+    states = problem.x.dtype.itemsize * steps * batch * units
+    apart = slices > 0 and (slices - 1) * weights <= max(_APART_BYTES, states)
+    phases = _phases_back if back else _phases
+    names = phases(
+        [min(chunk, steps - begin) for begin in range(0, steps, chunk)], relevant=bool(layout.relevant),
+        by_units=by_units, apart=apart, recompute=recompute,
+    )  # fmt: skip
+    return _Cut(lanes, kind.rows, groups, threads, slices, chunk, chunk * sequences, apart, names)
+
+
+def _phases(chunks: list[int], *, relevant: bool, by_units: bool, **_: bool) -> list[str]:
+    """What the forward kernel shares out, in its order."""
+    if not by_units:
+        return ["pack", "steps"]
+    each = ["steps"] * (2 if relevant else 1)
+    return ["pack", *(name for steps in chunks for name in ["inputs", *each * steps])]
+
+
+def _phases_back(chunks: list[int], *, relevant: bool, by_units: bool, apart: bool, recompute: bool) -> list[str]:
+    """What the backward kernel shares out, in its order."""
+    phases = ["pack", *(["pack anew"] if recompute else [])]
+    if apart:
+        return [*phases, "steps back", "unpack"]
+    each = 2 if relevant else 1
+    for steps in chunks:
+        if by_units and recompute:
+            phases += ["inputs anew", *["steps anew"] * each * steps]
+        if by_units:
+            phases += [*["steps back"] * each * steps, "steps back", "input's gradient"]
+        else:
+            phases += ["steps back"]
+        phases += ["weights' gradients"]
+    return [*phases, "unpack"]
 
 
 class Memory:
@@ -171,7 +211,8 @@ def _problem_fields(problem: Problem, cut: _Cut) -> dict[str, int]:
     steps, batch, inputs = problem.x.shape
     fields = {
         "STEPS": steps, "BATCH": batch, "INPUTS": inputs, "UNITS": problem.h_0.shape[1],
-        "CHUNK": cut.chunk, "SLICES": cut.slices, "PARTS": cut.threads,
+        "CHUNK": cut.chunk, "SLICES": cut.slices, "PARTS": cut.threads, "CAPACITY": cut.capacity,
+        "APART": int(cut.apart),
         "REVERSE": int(problem.reverse), "ACTIVATION": problem.activation,
         "X": _address(problem.x), "H_0": _address(problem.h_0), "MASK": _address(problem.mask),
         "WEIGHT_IH": _address(problem.weight_ih), "WEIGHT_HH": _address(problem.weight_hh),
@@ -193,7 +234,7 @@ def _take_forward(memory: Memory, problem: Problem, layout: Layout, cut: _Cut) -
     _, batch, inputs = problem.x.shape
     units, vectors = problem.h_0.shape[1], cut.groups * cut.lanes
     memory.take_weights(layout, vectors, inputs, units)
-    memory.take("PRODUCTS", cut.chunk * batch * vectors * len(layout.inputs))
+    memory.take("PRODUCTS", cut.parts * cut.capacity * vectors * len(layout.inputs))
     memory.take("RELEVANT", 2 * batch * vectors if layout.relevant else 0)
 
 
@@ -202,7 +243,7 @@ def _launch(kernel: int, fields: dict[str, int], memory: Memory, cut: _Cut, kept
     counters = np.zeros((len(cut.phases), COUNTERS), np.int64)
     every = {**fields, **addresses, "COUNTERS": counters.ctypes.data}
     record = np.array([every.get(name, 0) for name in FIELDS], np.int64)
-    memset(addresses["SUMS"], 0, _ZEROS * cut.lanes * piece.element_size())
+    memset(addresses["SUMS"], 0, ZEROS * cut.lanes * piece.element_size())
     run_together(kernel, record.ctypes.data, (record, counters, piece, kept), cut.threads)
     tell(cut.phases, counters)
 
@@ -247,29 +288,23 @@ def backward(problem: Problem, states: States, arrived: States, *, d_x: bool, re
     _, batch, inputs = problem.x.shape
     units = problem.h_0.shape[1]
     cut = _cut(problem, kind, back=True, recompute=recompute)
-    vectors, capacity = cut.groups * cut.lanes, cut.chunk * batch
+    vectors, rows = cut.groups * cut.lanes, cut.parts * cut.capacity
     n_in, n_past, n_relevant = len(layout.inputs), len(layout.past), len(layout.relevant)
     together = max(cut.lanes, cut.rows)
 
     def filled(depth: int) -> int:
-        return ceil(depth / cut.rows) * cut.rows
+        return ceil(depth / together) * together
 
     memory = Memory(problem.x.dtype)
-    columns = ceil(inputs / cut.lanes) * cut.lanes
-    memory.take("BACK_IN", vectors * n_in * columns)
-    memory.take("BACK_PAST", vectors * n_past * vectors)
-    memory.take("BACK_RELEVANT", vectors * n_relevant * vectors)
-    memory.take("GRADIENTS", capacity * vectors * layout.width)
-    memory.take("OPERAND_X", capacity * ceil(inputs / together) * together)
-    memory.take("OPERAND_H", capacity * ceil(units / together) * together if n_past else 0)
-    memory.take("OPERAND_Q", capacity * ceil(units / together) * together if n_relevant else 0)
+    memory.take("GRADIENTS", rows * vectors * layout.width)
     memory.take("D_RELEVANT", batch * vectors if n_relevant else 0)
-    memory.take("TOTAL_IN", vectors * n_in * filled(inputs))
-    memory.take("TOTAL_PAST", vectors * n_past * filled(units))
-    memory.take("TOTAL_RELEVANT", vectors * n_relevant * filled(units))
+    for name, count, depth in (("IN", n_in, inputs), ("PAST", n_past, units), ("RELEVANT", n_relevant, units)):
+        memory.take(f"BACK_{name}", vectors * count * ceil(depth / cut.lanes) * cut.lanes)
+        memory.take(f"OPERAND_{name}", rows * filled(depth) if count else 0)
+        memory.take(f"TOTAL_{name}", cut.owners * vectors * count * filled(depth))
     memory.take("SUMS", cut.scratch * cut.lanes)
     carry = problem.x.new_zeros(batch, vectors)
-    bias_totals = problem.x.new_zeros(2 * vectors * layout.width)
+    bias_totals = problem.x.new_zeros(cut.owners * 2 * vectors * layout.width)
     gradients = Gradients(
         torch.empty_like(problem.x) if d_x else None,
         carry,
@@ -286,7 +321,7 @@ def backward(problem: Problem, states: States, arrived: States, *, d_x: bool, re
         fields["RECOMPUTE"] = 1
         for name in ("UPDATE", "RESET", "CANDIDATE", *(["PAST"] if "reset" in layout.inputs else [])):
             del fields[name]
-            memory.take(name, capacity * units)
+            memory.take(name, cut.chunk * batch * units)
     elif states.candidate is None:
         fields["CANDIDATE"] = _address(states.hidden)  # a layer that always writes
     kernel = _kernel("backward", problem.system, problem.x.dtype, kind)

@@ -1,26 +1,18 @@
-"""What kernels do with single numbers in memory."""
+"""What kernels do with single numbers in memory, and with the fields of their record."""
 
 from typing import Any, no_type_check
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
+from tidegate.ops.cpu.lowering import kernel_function
 from tidegate.ops.cpu.record import NUMBERS
-from tidegate.ops.cpu.vector import INT, Format
+from tidegate.ops.cpu.vector import INT, Format, vector_code
 
-__all__ = ["field", "get_byte", "read_number", "write_number"]
+__all__ = ["field", "get_byte", "nothing", "pin_reader", "read_number", "write_number"]
 
 _BYTE = ir.IntType(8)
-
-
-@intrinsic
-@no_type_check
-def _get_int(typing: Any, address: Any) -> Any:
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.load(builder.inttoptr(arguments[0], INT.as_pointer()), align=8)
-
-    return types.int64(types.int64), generate
 
 
 @intrinsic
@@ -37,13 +29,45 @@ def get_byte(typing: Any, address: Any) -> Any:
 @no_type_check
 def field(name: str) -> Any:
     """A kernel's function that reads this field of the record."""
-    offset = 8 * NUMBERS[name]
+    offset = INT(8 * NUMBERS[name])
 
-    @njit(inline="always")
-    def read(record):
-        return _get_int(record + offset)
+    @intrinsic
+    def read(typing: Any, record: Any) -> Any:
+        def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            address = builder.add(arguments[0], offset)
+            return builder.load(builder.inttoptr(address, INT.as_pointer()), align=8)
+
+        return types.int64(types.int64), generate
 
     return read
+
+
+@no_type_check
+def pin_reader(form: Format, gate: str) -> tuple[Any, Any]:
+    """Two functions of a kernel: (record), how this gate's pin lies (0: there is none); and where it lies.
+
+    The second takes the record, the step, the sequence and the first unit, and gives an address (0: there is none).
+    """
+    address, kind, step, row = (field(f"PIN_{gate}{rest}") for rest in ("", "_KIND", "_STEP", "_ROW"))
+    size = form.size
+
+    @kernel_function
+    def place(record, t, b, unit):
+        if kind(record) == 0:
+            return 0
+        at = address(record) + (t * step(record) + b * row(record)) * size
+        return at + unit * size if kind(record) == 1 else at
+
+    return kind, place
+
+
+def nothing(count: int) -> Any:
+    """What a kernel calls with `count` integers where a system has no such part."""
+    return vector_code(count)(_nothing)
+
+
+def _nothing(_builder: Any, *_arguments: Any) -> None:
+    pass
 
 
 @no_type_check

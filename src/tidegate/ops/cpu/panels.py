@@ -6,10 +6,10 @@ block. The sizes that fill no vector are filled up with zeros here, so that no p
 
 from typing import Any, no_type_check
 
-from numba import njit
 
+from tidegate.ops.cpu.lowering import kernel_function
 from tidegate.ops.cpu.memory import read_number, write_number
-from tidegate.ops.cpu.vector import Code, Format, vector_code
+from tidegate.ops.cpu.vector import INT, Code, Format, Vector, used_code
 
 __all__ = ["PLAIN", "copy_vector", "panel_packer", "start_packer", "transposed_packer", "unpacker"]
 
@@ -19,49 +19,81 @@ PLAIN = 3
 
 @no_type_check
 def copy_vector(form: Format) -> Any:
-    """A kernel's function that copies `count` numbers, times 1 or -1, into a whole vector."""
+    """A kernel's function that copies some numbers, times 1 or -1, into a whole vector.
 
-    def make(partial: bool) -> Any:
-        @vector_code(4)
-        def copy(builder: Any, source: Any, target: Any, count: Any, negative: Any) -> None:
-            code = Code(builder, form, count if partial else None)
-            value = code.load_used(source)
-            code.store(code.choose(negative, {0: lambda: value, 1: lambda: value * -1.0}), target)
+    Its arguments: where from, where to, whether times -1, how many.
+    """
 
-        return copy
+    @used_code(form, 3)
+    def copy(code: Code, source: Any, target: Any, negative: Any) -> None:
+        code.store(_signed(code, code.load_used(source), negative), target)
 
-    whole, part, lanes = make(False), make(True), form.lanes
+    return copy
 
-    @njit
-    def copy_some(source, target, count, negative):
-        if count >= lanes:
-            whole(source, target, count, negative)
-        else:
-            part(source, target, count, negative)
 
-    return copy_some
+def _signed(code: Code, vector: Vector, negative: Any) -> Vector:
+    return code.choose(negative, {0: lambda: vector, 1: lambda: vector * -1.0})
+
+
+def _transposed(code: Code, rows: list[Vector]) -> list[Vector]:
+    """As many vectors as each has lanes, turned: squares of 1, 2, 4, … lanes change places across the diagonal."""
+    lanes, distance = code.form.lanes, 1
+    while distance < lanes:
+        for first in range(lanes):
+            if first & distance:
+                continue
+            one, two = rows[first], rows[first + distance]
+            upper = [lane if not lane & distance else lanes + lane - distance for lane in range(lanes)]
+            lower = [lane + distance if not lane & distance else lanes + lane for lane in range(lanes)]
+            rows[first], rows[first + distance] = code.shuffle(one, two, upper), code.shuffle(one, two, lower)
+        distance *= 2
+    return rows
+
+
+def _turn(form: Format) -> Any:
+    """A kernel's function that turns a square of numbers, times 1 or -1; what is beyond its edges becomes 0.
+
+    Its arguments: the first row and the bytes from row to row, where the first column goes and the bytes from column
+    to column, how many rows there are and how many of the columns are wanted (others are not written), whether times
+    -1, and how many numbers a row has.
+    """
+
+    @used_code(form, 7)
+    def turn(
+        code: Code, source: Any, row: Any, target: Any, column: Any, rows: Any, columns: Any, negative: Any
+    ) -> None:
+        builder, lanes = code.builder, form.lanes
+
+        def row_or_zeros(m: int) -> Vector:
+            there = builder.icmp_signed(">", rows, INT(m))
+            last = builder.sub(rows, INT(1))
+            at = builder.add(source, builder.mul(builder.select(there, INT(m), last), row))
+            return Vector(code, builder.select(there, code.load_used(at).value, code.constant(0.0).value))
+
+        for k, vector in enumerate(_transposed(code, [row_or_zeros(m) for m in range(lanes)])):
+            with builder.if_then(builder.icmp_signed(">", columns, INT(k))):
+                code.store(_signed(code, vector, negative), builder.add(target, builder.mul(INT(k), column)))
+
+    return turn
 
 
 @no_type_check
 def panel_packer(form: Format, blocks: tuple[int, ...], signs: tuple[float, ...]) -> Any:
     """A kernel's function that packs the panel of one vector of units from a weight (blocks*units, depth)."""
-    read, write = read_number(form), write_number(form)
-    lanes, size, vectors = form.lanes, form.size, len(blocks)
+    turn, lanes, size, vectors = _turn(form), form.lanes, form.size, len(blocks)
+    negative = tuple(int(sign < 0) for sign in signs)
 
-    @njit
+    @kernel_function
     def pack(weight, depth, units, group, panels):
         panel = panels + group * depth * vectors * lanes * size
         for v in range(vectors):
-            for lane in range(lanes):
-                unit = group * lanes + lane
-                target = panel + (v * lanes + lane) * size
-                if unit < units:
-                    source = weight + (blocks[v] * units + unit) * depth * size
-                    for k in range(depth):
-                        write(target + k * vectors * lanes * size, read(source + k * size) * signs[v])
-                else:
-                    for k in range(depth):
-                        write(target + k * vectors * lanes * size, 0.0)
+            source = weight + (blocks[v] * units + group * lanes) * depth * size
+            target = panel + v * lanes * size
+            for k in range(0, depth, lanes):
+                turn(
+                    source + k * size, depth * size, target + k * vectors * lanes * size, vectors * lanes * size,
+                    units - group * lanes, depth - k, negative[v], depth - k,
+                )  # fmt: skip
 
     return pack
 
@@ -72,7 +104,7 @@ def start_packer(form: Format, blocks: tuple[int, ...], signs: tuple[float, ...]
     read, write = read_number(form), write_number(form)
     lanes, size, vectors = form.lanes, form.size, len(blocks)
 
-    @njit
+    @kernel_function
     def pack(bias, units, group, starts):
         for v in range(vectors):
             for lane in range(lanes):
@@ -93,7 +125,7 @@ def transposed_packer(form: Format, blocks: tuple[int, ...], signs: tuple[float,
     lanes, size, vectors = form.lanes, form.size, len(blocks)
     negative = tuple(int(sign < 0) for sign in signs)
 
-    @njit
+    @kernel_function
     def pack(weight, columns, units, panel, panels):
         first = panel * PLAIN
         wide = min(PLAIN, (columns + lanes - 1) // lanes - first)
@@ -107,7 +139,7 @@ def transposed_packer(form: Format, blocks: tuple[int, ...], signs: tuple[float,
                         source = weight + ((blocks[v] * units + unit) * columns + first * lanes) * size
                         for w in range(wide):
                             left = columns - (first + w) * lanes
-                            copy(source + w * lanes * size, target, left, negative[v])
+                            copy(source + w * lanes * size, target, negative[v], left)
                             target += lanes * size
                     else:
                         for _ in range(wide * lanes):
@@ -120,16 +152,29 @@ def transposed_packer(form: Format, blocks: tuple[int, ...], signs: tuple[float,
 @no_type_check
 def unpacker(form: Format, blocks: tuple[int, ...], signs: tuple[float, ...]) -> Any:
     """A kernel's function that takes the gradient of a weight out of the panel of one vector of units."""
-    read, write = read_number(form), write_number(form)
     lanes, size, vectors = form.lanes, form.size, len(blocks)
+    negative = tuple(int(sign < 0) for sign in signs)
 
-    @njit
+    @used_code(form, 6)
+    def turn_back(code: Code, source: Any, column: Any, target: Any, row: Any, rows: Any, negative: Any) -> None:
+        # as `_turn`, but the edges are where it goes
+        columns = [
+            code.load(code.builder.add(source, code.builder.mul(INT(k), column))) for k in range(lanes)
+        ]
+        for m, vector in enumerate(_transposed(code, columns)):
+            with code.builder.if_then(code.builder.icmp_signed(">", rows, INT(m))):
+                at = code.builder.add(target, code.builder.mul(INT(m), row))
+                code.store_used(_signed(code, vector, negative), at)
+
+    @kernel_function
     def unpack(panel, depth, units, group, weight):
         for v in range(vectors):
-            for lane in range(min(lanes, units - group * lanes)):
-                target = weight + (blocks[v] * units + group * lanes + lane) * depth * size
-                source = panel + (v * lanes + lane) * size
-                for k in range(depth):
-                    write(target + k * size, read(source + k * vectors * lanes * size) * signs[v])
+            source = panel + v * lanes * size
+            target = weight + (blocks[v] * units + group * lanes) * depth * size
+            for k in range(0, depth, lanes):
+                turn_back(
+                    source + k * vectors * lanes * size, vectors * lanes * size, target + k * size, depth * size,
+                    units - group * lanes, negative[v], depth - k,
+                )  # fmt: skip
 
     return unpack

@@ -3,13 +3,14 @@
 Addresses of tensors are of contiguous memory; 0 is a tensor that is not there. Sizes are in numbers, not bytes.
 """
 
-__all__ = ["FIELDS", "NUMBERS"]
+__all__ = ["FIELDS", "NUMBERS", "SUMS", "ZEROS"]
 
 FIELDS = (
     # sizes: steps, sequences, numbers in a step, units
     "STEPS", "BATCH", "INPUTS", "UNITS",
-    # how the work is cut: processing steps in a chunk, slices of the batch, parts of a chunk's rows
-    "CHUNK", "SLICES", "PARTS",
+    # how the work is cut: processing steps in a chunk; slices of the batch, 0 where the units are shared out; into how
+    # many parts these are; rows of a slice that there is room for; whether slices sum their gradients of weights apart
+    "CHUNK", "SLICES", "PARTS", "CAPACITY", "APART",
     "REVERSE", "ACTIVATION",
     "COUNTERS",
     # what comes
@@ -28,11 +29,16 @@ FIELDS = (
     # backward: what goes
     "D_X", "D_WEIGHT_IH", "D_WEIGHT_HH", "D_BIAS_IH", "D_BIAS_HH", "CARRY",
     # backward: transposed panels, a chunk's gradients and operands, sums of gradients
-    "BACK_IN", "BACK_PAST", "BACK_RELEVANT", "GRADIENTS", "OPERAND_X", "OPERAND_H", "OPERAND_Q", "D_RELEVANT",
+    "BACK_IN", "BACK_PAST", "BACK_RELEVANT", "GRADIENTS", "OPERAND_IN", "OPERAND_PAST", "OPERAND_RELEVANT", "D_RELEVANT",
     "TOTAL_IN", "TOTAL_PAST", "TOTAL_RELEVANT", "TOTAL_BIAS", "RECOMPUTE",
     # one live step: the record of the layer above
     "NEXT",
 )  # fmt: skip
+
+#: The scratch memory at SUMS begins with so many vectors that stay zero, for sums that begin with nothing;
+ZEROS = 4
+#: behind them each part has so many for every row of a tile.
+SUMS = 4
 
 #: Where each field stands.
 NUMBERS = {name: number for number, name in enumerate(FIELDS)}

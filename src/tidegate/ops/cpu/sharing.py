@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Any, no_type_check
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
+from tidegate.ops.cpu.lowering import kernel_function
 from tidegate.ops.cpu.vector import INT
 
 __all__ = ["share"]
@@ -94,7 +95,7 @@ def _give_way(typing: Any) -> Any:
     return types.void(), generate
 
 
-@njit
+@kernel_function
 @no_type_check
 def share(counters, phase, tasks, work, arguments):
     """Have `work(task, *arguments)` done for every task of the phase, here and by the other threads."""

@@ -20,7 +20,7 @@ from tidegate.ops.cpu.launch import COUNTERS, Memory, lanes_of
 from tidegate.ops.cpu.layout import LAYOUTS, Layout
 from tidegate.ops.cpu.machine import Machine, machine
 from tidegate.ops.cpu.operators import ACTIVATION_NUMBERS
-from tidegate.ops.cpu.record import NUMBERS
+from tidegate.ops.cpu.record import NUMBERS, SUMS, ZEROS
 from tidegate.ops.cpu.team import run_together
 
 __all__ = ["Stepper"]
@@ -36,28 +36,27 @@ _kernel_type = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 @no_type_check
 def _kernel_of(layout: Layout, form: Any) -> dict[str, Any]:
     """The kernels: one that packs a layer's weights, one that steps through all layers."""
-    from numba import njit  # noqa: PLC0415 - loads Numba
 
-    from tidegate.ops.cpu.forward import step_functions  # noqa: PLC0415
+    from tidegate.ops.cpu.forward import step_functions  # noqa: PLC0415 - these load Numba
+    from tidegate.ops.cpu.lowering import kernel_function  # noqa: PLC0415
     from tidegate.ops.cpu.memory import field  # noqa: PLC0415
     from tidegate.ops.cpu.sharing import share  # noqa: PLC0415
 
     parts_of_step = step_functions(layout, form)
-    pack_group, inputs = parts_of_step.pack, parts_of_step.inputs
-    some_units, some_units_after = parts_of_step.some_units, parts_of_step.some_units_after
+    pack_group, inputs = parts_of_step.pack, parts_of_step.inputs_of_units
+    some_units, some_units_after = parts_of_step.step_of_units, parts_of_step.step_of_units_after
     lanes, n_relevant = form.lanes, len(layout.relevant)
-    batch_of, units_of, parts_of, next_of = field("BATCH"), field("UNITS"), field("PARTS"), field("NEXT")
+    units_of, parts_of, next_of = field("UNITS"), field("PARTS"), field("NEXT")
     counters_of, hidden_of = field("COUNTERS"), field("HIDDEN")
 
-    @njit
+    @kernel_function
     def units(task, p, parts):
-        groups = (units_of(p) + lanes - 1) // lanes
-        inputs(p, 0, batch_of(p), 0, groups * task // parts, groups * (task + 1) // parts)
-        some_units(task, p, parts, 0, 0, hidden_of(p), 0, 0, 0, 0)
+        inputs(task, p, parts, 0, 1)
+        some_units(task, p, parts, 0, 0, 1, hidden_of(p), 0, 0, 0, 0)
 
-    @njit
+    @kernel_function
     def units_after(task, p, parts):
-        some_units_after(task, p, parts, 0, 0, hidden_of(p), 0, 0, 0, 0)
+        some_units_after(task, p, parts, 0, 0, 1, hidden_of(p), 0, 0, 0, 0)
 
     def pack(p):
         for group in range((units_of(p) + lanes - 1) // lanes):
@@ -123,7 +122,7 @@ class Stepper:
             memory.take_weights(layout, vectors, inputs, units)
             memory.take("PRODUCTS", batch * vectors * len(layout.inputs))
             memory.take("RELEVANT", 2 * batch * vectors if layout.relevant else 0)
-            memory.take("SUMS", (4 + 4 * kind.rows * self._threads) * lanes)
+            memory.take("SUMS", (ZEROS + SUMS * kind.rows * self._threads) * lanes)
             piece, addresses = memory.place()
             names = ("WEIGHT_IH", "WEIGHT_HH", "BIAS_IH", "BIAS_HH")
             assert isinstance(call.activation, str)

@@ -13,7 +13,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-__all__ = ["INT", "Code", "Format", "Vector", "vector_code"]
+from tidegate.ops.cpu.lowering import kernel_function
+
+__all__ = ["INT", "Code", "Format", "Vector", "used_code", "vector_code"]
 
 INT = ir.IntType(64)
 _INT32 = ir.IntType(32)
@@ -178,6 +180,11 @@ class Code:
         """Lane by lane one or the other."""
         return Vector(self, self.builder.select(condition, self.constant(true).value, self.constant(false).value))
 
+    def shuffle(self, one: Vector, two: Vector, lanes: list[int]) -> Vector:
+        """Lanes of two vectors, those of the second counted on from the first's."""
+        order = ir.Constant(ir.VectorType(_INT32, len(lanes)), lanes)
+        return Vector(self, self.builder.shuffle_vector(one.value, two.value, order))
+
     def as_bits(self, vector: "Vector | float") -> Any:
         """The numbers' bits as integers."""
         return self.builder.bitcast(self.constant(vector).value, self.form.bits)
@@ -228,5 +235,31 @@ def vector_code(count: int) -> Callable[[Callable[..., None]], Any]:
         scope: dict[str, Any] = {"code_of": code_of}
         exec(f"def {write.__name__}(typing, {names}): return code_of(typing, {names})", scope)
         return intrinsic(scope[write.__name__])
+
+    return decorate
+
+
+def used_code(form: Format, count: int) -> Callable[[Callable[..., None]], Any]:
+    """Make a function that writes code, given a `Code` and `count` integers, a function of a kernel.
+
+    That one takes the integers and how many numbers the vectors have: any number from `form.lanes` on is all of them.
+    """
+
+    def decorate(write: Callable[..., None]) -> Any:
+        def make(*, partial: bool) -> Any:
+            def written(builder: Any, *arguments: Any) -> None:
+                *given, used = arguments
+                write(Code(builder, form, used if partial else None), *given)
+
+            return vector_code(count + 1)(written)
+
+        names = ", ".join([*(f"a{i}" for i in range(count)), "used"])
+        scope: dict[str, Any] = {"whole": make(partial=False), "part": make(partial=True), "lanes": form.lanes}
+        exec(
+            f"def {write.__name__}({names}):\n"
+            f"    if used >= lanes:\n        whole({names})\n    else:\n        part({names})\n",
+            scope,
+        )
+        return kernel_function(scope[write.__name__])
 
     return decorate
