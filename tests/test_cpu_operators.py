@@ -164,13 +164,29 @@ def test_numbers_do_not_depend_on_the_batch_they_came_in():
         assert_same({"row": forward(alone, "cpu")["hidden"]}, {"row": together[:, b : b + 1]}, exact=True)
 
 
-def test_a_profile_tells_the_phases_of_every_kernel():
-    layer, x = tg.GRU(3, 20, backend="cpu"), torch.randn(*SIZE[:3])
-    with profile() as phases:
-        layer(x)[0].sum().backward()
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [
+        ((60, 9, 3, 20), {"pack", "steps", "steps back", "unpack"}),
+        (
+            (60, 1, 3, 128),
+            {"pack", "inputs", "steps", "steps back", "input's gradient", "weights' gradients", "unpack"},
+        ),
+    ],
+    ids=["a slice of the batch each", "units shared out"],
+)
+def test_a_profile_tells_the_phases_of_every_kernel(size, told):
+    T, B, I, H = size
+    layer, x, threads = tg.GRU(I, H, backend="cpu"), torch.randn(T, B, I), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with profile() as phases:
+            layer(x)[0].sum().backward()
+    finally:
+        torch.set_num_threads(threads)
     names = [phase.name for phase in phases]
     assert names[0] == "pack"
-    assert {"inputs", "steps", "steps back", "weights' gradients", "unpack"} <= set(names)
+    assert set(names) == told
     assert all(phase.end >= phase.begin for phase in phases)
     with profile() as later:
         pass

@@ -11,7 +11,6 @@ sequences, the threads share out the units of each step, as they do forwards.
 
 from typing import Any, NamedTuple, no_type_check
 
-
 from tidegate.ops.cpu import cells
 from tidegate.ops.cpu.forward import step_functions
 from tidegate.ops.cpu.layout import Layout
@@ -259,7 +258,7 @@ def _step_back(layout: Layout, form: Format, product: Any) -> _StepBack:
     cell = cells.cell_gradient(layout, form)
     relevant_cell = cells.relevant_past_gradient(layout, form) if n_relevant else nothing(10)
     pass_by = _pass_by(form, width)
-    steps_of, batch_of, units_of, reverse_of = field("STEPS"), field("BATCH"), field("UNITS"), field("REVERSE")
+    batch_of, units_of, reverse_of = field("BATCH"), field("UNITS"), field("REVERSE")
     capacity_of, mask_of, activation_of = field("CAPACITY"), field("MASK"), field("ACTIVATION")
     h_0_of, hidden_of, carry_of, d_relevant = field("H_0"), field("HIDDEN"), field("CARRY"), field("D_RELEVANT")
     d_hidden, d_update, d_reset, d_candidate = (
@@ -274,7 +273,11 @@ def _step_back(layout: Layout, form: Format, product: Any) -> _StepBack:
 
     @kernel_function
     def state_before(p, t, begins):
-        return h_0_of(p) if begins else hidden_of(p) + (t + 1 if reverse_of(p) else t - 1) * batch_of(p) * units_of(p) * size
+        return (
+            h_0_of(p)
+            if begins
+            else hidden_of(p) + (t + 1 if reverse_of(p) else t - 1) * batch_of(p) * units_of(p) * size
+        )
 
     @kernel_function
     def cells_back(p, t, begins, gradients, low, high, from_group, to_group, update, reset, candidate, kept):

@@ -15,7 +15,7 @@ from typing import Any
 from tidegate.conventions import Block
 from tidegate.ops.cpu.functions import activation, activation_slope, sigmoid
 from tidegate.ops.cpu.layout import Layout
-from tidegate.ops.cpu.vector import Code, Format, Vector, used_code
+from tidegate.ops.cpu.vector import INT, Code, Format, Vector, used_code
 
 __all__ = ["cell", "cell_gradient", "relevant_past", "relevant_past_gradient"]
 
@@ -55,48 +55,68 @@ def _blend(code: Code, update: Vector, candidate: Vector, h_prev: Vector) -> Vec
     return code.where(code.compare(update, "==", 0.0), h_prev, one)
 
 
-def cell(layout: Layout, form: Format) -> Any:
-    """The step once its products are there. With a `relevant` product, that is the second one, and `past` holds it.
+def _where_used(code: Code, look: Vector, from_past: Vector, total: Vector) -> Vector:
+    """`total + look*from_past`; where `look` is 0, whatever the past holds is not used."""
+    return code.where(code.compare(look, "==", 0.0), total, code.fma(look, from_past, total))
 
-    Arguments: addresses of `past`, `inputs`, `h_prev` and (there) the update gate; the offset in the tensors that go
-    and these tensors; the pins of update and reset with their kinds; the activation.
+
+def cell(layout: Layout, form: Format, rows: int) -> Any:
+    """The step of so many rows, once its products are there: with a `relevant` product, when the second is, in `past`.
+
+    Several rows are for where no pin is: a processor then has work while it waits for one row's numbers.
+
+    Arguments: addresses of `past`, `inputs`, `h_prev` and (there) the update gate, and the bytes from row to row of
+    the last three; the offset in the tensors that go and these tensors; the pins of update and reset with their kinds;
+    the activation.
     """
     gates = set(layout.inputs)
+    past_row = len(layout.relevant or layout.past) * form.lanes
 
-    @used_code(form, 15)
+    @used_code(form, 18)
     def step(
-        code: Code, past: Any, inputs: Any, h_prev: Any, own_update: Any, offset: Any,
-        hidden: Any, update: Any, reset: Any, candidate: Any, kept: Any,
+        code: Code, past: Any, inputs: Any, inputs_row: Any, h_prev: Any, row: Any, own_update: Any, own_row: Any,
+        offset: Any, hidden: Any, update: Any, reset: Any, candidate: Any, kept: Any,
         pin_update: Any, update_kind: Any, pin_reset: Any, reset_kind: Any, number: Any,
     ) -> None:  # fmt: skip
-        def taken(name: Block) -> Vector:
-            return code.load(inputs, layout.inputs.index(name) * form.lanes)
+        def of_row(first: Any, bytes_from_row: Any, m: int) -> Any:
+            return _add(code, first, code.builder.mul(bytes_from_row, INT(m))) if m else first
 
-        def carried(name: Block) -> Vector:
-            return code.load(past, layout.past.index(name) * form.lanes)
+        def taken(m: int, name: Block) -> Vector:
+            return code.load(of_row(inputs, inputs_row, m), layout.inputs.index(name) * form.lanes)
 
-        before = code.load_used(h_prev)
-        write, look = code.constant(1.0), code.constant(1.0 if layout.past else 0.0)
+        def carried(m: int, name: Block) -> Vector:
+            return code.load(past, m * past_row + layout.past.index(name) * form.lanes)
+
+        def free(gate: Vector, pin: Any, kind: Any) -> Vector:
+            return gate if rows > 1 else _where_free(code, gate, pin, kind)
+
+        every = range(rows)
+        before = [code.load_used(of_row(h_prev, row, m)) for m in every]
+        write, look = [code.constant(1.0)] * rows, [code.constant(1.0 if layout.past else 0.0)] * rows
+        from_past: list[Vector] = []
         if layout.relevant:
-            write, total = code.load(own_update), taken("candidate") + code.load(past)
+            write = [code.load(of_row(own_update, own_row, m)) for m in every]
+            total = [taken(m, "candidate") + code.load(past, m * past_row) for m in every]
         else:
             if "update" in gates:
-                write = sigmoid(code, taken("update") + carried("update"))
+                write = [sigmoid(code, taken(m, "update") + carried(m, "update")) for m in every]
             if "reset" in gates:
-                look = sigmoid(code, taken("reset") + carried("reset"))
-            write = _where_free(code, write, pin_update, update_kind)
-            total = taken("candidate")
+                look = [sigmoid(code, taken(m, "reset") + carried(m, "reset")) for m in every]
+            write = [free(gate, pin_update, update_kind) for gate in write]
+            total = [taken(m, "candidate") for m in every]
             if layout.past:
-                look = _where_free(code, look, pin_reset, reset_kind)
-                from_past = carried("candidate")
-                whole = code.fma(look, from_past, total)
-                total = code.where(code.compare(look, "==", 0.0), total, whole)
-                _store_if(code, from_past, kept, offset)
-            _store_if(code, look, reset, offset)
+                look = [free(gate, pin_reset, reset_kind) for gate in look]
+                from_past = [carried(m, "candidate") for m in every]
+                total = [_where_used(code, *one) for one in zip(look, from_past, total, strict=True)]
         new = activation(code, number, total)
-        _store_if(code, _blend(code, write, new, before), hidden, offset)
-        _store_if(code, write, update, offset)
-        _store_if(code, new, candidate, offset)
+        state = [_blend(code, *one) for one in zip(write, new, before, strict=True)]
+        looked = [] if layout.relevant else look
+        told = (state, hidden), (write, update), (looked, reset), (new, candidate), (from_past, kept)
+        for vectors, tensor in told:
+            if vectors:
+                with code.when(tensor):
+                    for m, vector in enumerate(vectors):
+                        code.store_used(vector, _add(code, tensor, of_row(offset, row, m)))
 
     return step
 

@@ -7,7 +7,6 @@ threads share out the units, and meet at every step.
 
 from typing import Any, NamedTuple, no_type_check
 
-
 from tidegate.ops.cpu import cells
 from tidegate.ops.cpu.layout import Layout
 from tidegate.ops.cpu.lowering import kernel_function
@@ -20,6 +19,9 @@ from tidegate.ops.cpu.vector import Code, Format, used_code
 
 __all__ = ["StepFunctions", "forward_kernel", "step_functions"]
 
+#: Rows whose cells are calculated at once.
+_TOGETHER = 4
+
 
 class StepFunctions(NamedTuple):
     """What the forward kernel is made of, for the backward kernel to compute gates anew, and for a live step.
@@ -31,12 +33,12 @@ class StepFunctions(NamedTuple):
     pack: Any
     #: (slice, record, steps from, to, tensors): a slice of the batch through a chunk of steps.
     slice_of_chunk: Any
-    #: (record, phase, steps from, to, tensors): all of a chunk, by units; the threads meet, and the next phase is given.
+    #: (record, phase, steps from, to, tensors): all of a chunk, by units; threads meet; gives the next phase.
     units_of_chunk: Any
     #: (task, record, tasks, steps from, to): a task's units of the products with the input.
     inputs_of_units: Any
-    #: (task, record, tasks, step, first step of the chunk, end of the chunk, tensors): a task's units of one step, up to
-    #: what the second product needs from all units.
+    #: (task, record, tasks, step, first step of the chunk, end of the chunk, tensors): a task's units of one step, up
+    #: to what the second product needs from all units.
     step_of_units: Any
     #: The same, from there on.
     step_of_units_after: Any
@@ -47,7 +49,7 @@ def step_functions(layout: Layout, form: Format) -> StepFunctions:
     """The parts of the forward kernel."""
     lanes, size, rows_in_tile = form.lanes, form.size, form.rows
     vector = lanes * size
-    n_in, n_past, n_relevant = len(layout.inputs), len(layout.past), len(layout.relevant)
+    n_in, n_relevant = len(layout.inputs), len(layout.relevant)
     product_in, cut = row_product(form, n_in), tiling(form)
     height, together = cut.height, cut.together
     first_product = _product_of_step(layout, form, after=False)
@@ -165,7 +167,7 @@ def _packing(layout: Layout, form: Format) -> Any:
         blocks, signs = layout.blocks(names or layout.inputs), layout.signs(names or layout.inputs)
         return panel_packer(form, blocks, signs), start_packer(form, blocks, signs)
 
-    n_past, n_relevant, lanes = len(layout.past), len(layout.relevant), form.lanes
+    n_past, n_relevant = len(layout.past), len(layout.relevant)
     (pack_in, start_in), (pack_past, start_past), (pack_relevant, start_relevant) = (
         packers(names) for names in (layout.inputs, layout.past, layout.relevant)
     )
@@ -239,7 +241,7 @@ def _end_of_tile(layout: Layout, form: Format, *, after: bool) -> Any:
     vector = lanes * size
     n_in, n_past, n_relevant = len(layout.inputs), len(layout.past), len(layout.relevant)
     before = n_relevant > 0 and not after
-    cell = nothing(16) if before else cells.cell(layout, form)
+    cell, cells_together = (cells.cell(layout, form, rows) if not before else nothing(19) for rows in (1, _TOGETHER))
     relevant_past = cells.relevant_past(layout, form) if before else nothing(12)
     hold = _hold(form)
     batch_of, units_of, mask_of, activation_of = field("BATCH"), field("UNITS"), field("MASK"), field("ACTIVATION")
@@ -250,16 +252,25 @@ def _end_of_tile(layout: Layout, form: Format, *, after: bool) -> Any:
     def end_of_tile(p, sums, products, h_prev, row, rows, group, hidden, update, reset, candidate, kept):
         units, batch, mask, number = units_of(p), batch_of(p), mask_of(p), activation_of(p)
         groups, used = (units + lanes - 1) // lanes, units - group * lanes
-        width = (n_relevant if after else n_past) * vector
+        width, row_bytes, products_row, own_row = (
+            (n_relevant if after else n_past) * vector, units * size, groups * n_in * vector, 2 * groups * vector
+        )  # fmt: skip
         t, b = row // batch, row % batch
         products += group * n_in * vector
-        at, offset = h_prev + (b * units + group * lanes) * size, (row * units + group * lanes) * size
-        own = relevant_of(p) + (b * 2 * groups + group) * vector if n_relevant else 0
+        at, offset = h_prev + b * row_bytes + group * vector, row * row_bytes + group * vector
+        own = relevant_of(p) + b * own_row + group * vector if n_relevant else 0
+        own_update = own + groups * vector
         pinned_update, pinned_reset = update_kind(p), reset_kind(p)
-        u_at = r_at = 0
-        for m in range(rows):
-            own_update = own + groups * vector
-            if mask != 0 and get_byte(mask + row + m) == 0:
+        each = 1 if before or mask or pinned_update or pinned_reset else _TOGETHER
+        u_at = r_at = m = 0
+        while m < rows:
+            done = each if m + each <= rows else 1
+            if done > 1:
+                cells_together(
+                    sums, products, products_row, at, row_bytes, own_update, own_row, offset,
+                    hidden, update, reset, candidate, kept, 0, 0, 0, 0, number, used,
+                )  # fmt: skip
+            elif mask != 0 and get_byte(mask + row + m) == 0:
                 if not before:
                     hold(at, offset, hidden, update, reset, candidate, used)
             else:
@@ -273,14 +284,16 @@ def _end_of_tile(layout: Layout, form: Format, *, after: bool) -> Any:
                     )  # fmt: skip
                 else:
                     cell(
-                        sums, products, at, own_update, offset, hidden, update, reset, candidate, kept,
-                        u_at, pinned_update, r_at, pinned_reset, number, used,
+                        sums, products, products_row, at, row_bytes, own_update, own_row, offset,
+                        hidden, update, reset, candidate, kept, u_at, pinned_update, r_at, pinned_reset, number, used,
                     )  # fmt: skip
-            sums += width
-            products += groups * n_in * vector
-            own += 2 * groups * vector
-            at += units * size
-            offset += units * size
+            m += done
+            sums += done * width
+            products += done * products_row
+            own += done * own_row
+            own_update += done * own_row
+            at += done * row_bytes
+            offset += done * row_bytes
 
     return end_of_tile
 
@@ -289,9 +302,7 @@ def _hold(form: Format) -> Any:
     """A step that is not there: the state stays, the gates and the candidate say nothing (0)."""
 
     @used_code(form, 6)
-    def hold(
-        code: Code, h_prev: Any, offset: Any, hidden: Any, update: Any, reset: Any, candidate: Any
-    ) -> None:
+    def hold(code: Code, h_prev: Any, offset: Any, hidden: Any, update: Any, reset: Any, candidate: Any) -> None:
         state, zero = code.load_used(h_prev), code.constant(0.0)
         for tensor, value in ((hidden, state), (update, zero), (reset, zero), (candidate, zero)):
             with code.when(tensor):

@@ -51,15 +51,15 @@ def tanh(code: Code, x: Vector) -> Vector:
     return code.from_bits(code.builder.or_(code.as_bits(less_one / (less_one + 2.0)), sign))
 
 
-def activation(code: Code, number: object, x: Vector) -> Vector:
-    """The activation with this number, which is known when the code runs."""
-    return code.choose(
+def activation(code: Code, number: object, every: list[Vector]) -> list[Vector]:
+    """The activation with this number, which is known when the code runs, of each vector."""
+    return code.choose_each(
         number,
         {  # as `ACTIVATION_NUMBERS` of `operators` counts them
-            0: lambda: tanh(code, x),
-            1: lambda: code.where(code.compare(x, "<", 0.0), 0.0, x),
-            2: lambda: sigmoid(code, x),
-            3: lambda: x,
+            0: lambda: [tanh(code, x) for x in every],
+            1: lambda: [code.where(code.compare(x, "<", 0.0), 0.0, x) for x in every],
+            2: lambda: [sigmoid(code, x) for x in every],
+            3: lambda: every,
         },
     )
 

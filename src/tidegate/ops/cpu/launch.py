@@ -1,19 +1,23 @@
-"""From tensors to a kernel's record and back: what memory a call takes, how its work is cut, and the call itself."""
+"""From tensors to a kernel's record and back: what memory a call takes, how its work is cut, and the call itself.
+
+All that depends on sizes alone is a plan, made once; a call fills in addresses.
+"""
 
 from ctypes import memset
-from functools import cache
+from functools import cache, lru_cache
 from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tidegate.ops.cpu.compiled import compile_kernel
 from tidegate.ops.cpu.layout import LAYOUTS, Layout
 from tidegate.ops.cpu.machine import Machine, machine
 from tidegate.ops.cpu.profile import tell
-from tidegate.ops.cpu.record import FIELDS, SUMS, ZEROS
+from tidegate.ops.cpu.record import FIELDS, NUMBERS, SUMS, ZEROS
 from tidegate.ops.cpu.team import run_together
 
 __all__ = ["COUNTERS", "Gradients", "Memory", "Problem", "States", "backward", "forward", "kept_states", "lanes_of"]
@@ -28,6 +32,8 @@ _APART_BYTES = 4 * 1024 * 1024
 _GROUPS_APART = 3
 #: Operations below which other threads come too late to be of use.
 _WORTH_SHARING = 4_000_000
+#: Plans that are kept, of each direction.
+_PLANS = 256
 #: Integers that a phase's counters and clocks take.
 COUNTERS = 16
 _LINE = 64
@@ -69,6 +75,26 @@ class Gradients(NamedTuple):
     weight_hh: Tensor | None
     bias_ih: Tensor | None
     bias_hh: Tensor | None
+
+
+class _Sizes(NamedTuple):
+    """What a plan depends on."""
+
+    system: str
+    dtype: torch.dtype
+    steps: int
+    batch: int
+    inputs: int
+    units: int
+    #: As many as torch may use.
+    threads: int
+
+    @classmethod
+    def of(cls, problem: Problem) -> "_Sizes":
+        """The sizes of a call."""
+        steps, batch, inputs = problem.x.shape
+        units, threads = problem.h_0.shape[1], torch.get_num_threads()
+        return cls(problem.system, problem.x.dtype, steps, batch, inputs, units, threads)
 
 
 class _Cut(NamedTuple):
@@ -124,25 +150,24 @@ def lanes_of(kind: Machine, dtype: torch.dtype) -> int:
     return kind.lanes * 4 // dtype.itemsize
 
 
-def _cut(problem: Problem, kind: Machine, *, back: bool, recompute: bool = False) -> _Cut:
-    steps, batch, inputs = problem.x.shape
-    layout, units = LAYOUTS[problem.system], problem.h_0.shape[1]
-    lanes = lanes_of(kind, problem.x.dtype)
-    groups = ceil(units / lanes)
-    operations = 2 * len(layout.inputs) * groups * lanes * (inputs + units)
-    threads = torch.get_num_threads() if operations * steps * batch > _WORTH_SHARING else 1
+def _cut(sizes: _Sizes, kind: Machine, *, back: bool, recompute: bool = False) -> _Cut:
+    layout, steps, batch, itemsize = LAYOUTS[sizes.system], sizes.steps, sizes.batch, sizes.dtype.itemsize
+    lanes = lanes_of(kind, sizes.dtype)
+    groups = ceil(sizes.units / lanes)
+    operations = 2 * len(layout.inputs) * groups * lanes * (sizes.inputs + sizes.units)
+    threads = sizes.threads if operations * steps * batch > _WORTH_SHARING else 1
     by_units = batch < 2 * threads and groups >= _GROUPS_APART * threads and threads > 1
     slices = 0 if by_units else min(threads, batch)
     sequences = ceil(batch / max(1, slices))
     if back:
         chunk = ceil(_ROWS_BACK / sequences)
     else:
-        row_bytes = groups * lanes * len(layout.inputs) * problem.x.dtype.itemsize
+        row_bytes = groups * lanes * len(layout.inputs) * itemsize
         share = _PRODUCT_BYTES * (threads if by_units else 1)
         chunk = ceil(max(share / row_bytes, 4 * kind.rows) / sequences)
     chunk = min(steps, max(1, chunk))
-    weights = layout.width * groups * lanes * (inputs + units) * problem.x.dtype.itemsize
-    states = problem.x.dtype.itemsize * steps * batch * units
+    weights = layout.width * groups * lanes * (sizes.inputs + sizes.units) * itemsize
+    states = itemsize * steps * batch * sizes.units
     apart = slices > 0 and (slices - 1) * weights <= max(_APART_BYTES, states)
     phases = _phases_back if back else _phases
     names = phases(
@@ -192,11 +217,7 @@ class Memory:
 
     def take_weights(self, layout: Layout, vectors: int, inputs: int, units: int) -> None:
         """Room for a layer's packed weights; `vectors` is its units, filled up to whole vectors."""
-        for name, blocks, depth in (
-            ("IN", layout.inputs, inputs),
-            ("PAST", layout.past, units),
-            ("RELEVANT", layout.relevant, units),
-        ):
+        for name, blocks, depth in layout.products(inputs, units):
             self.take(f"PANELS_{name}", vectors * len(blocks) * depth)
             self.take(f"START_{name}", vectors * len(blocks))
 
@@ -207,12 +228,86 @@ class Memory:
         return piece, {name: first + offset for name, offset in self.offsets.items()}
 
 
-def _problem_fields(problem: Problem, cut: _Cut) -> dict[str, int]:
-    steps, batch, inputs = problem.x.shape
+class _Plan(NamedTuple):
+    """A call but for its tensors."""
+
+    cut: _Cut
+    dtype: torch.dtype
+    kernel: int
+    #: The record with sizes, flags, and for what lies in the call's own memory the offset there;
+    record: NDArray[np.int64]
+    #: 1 where the record holds such an offset.
+    offsets: NDArray[np.int64]
+    #: Numbers of the call's own memory.
+    memory: int
+
+    def launch(self, addresses: dict[str, int], kept: tuple[object, ...]) -> None:
+        """Run the kernel; `kept` holds what must live until every thread has let go of it."""
+        piece = torch.empty(self.memory, dtype=self.dtype)
+        record = self.record + self.offsets * (ceil(piece.data_ptr() / _LINE) * _LINE)
+        for name, address in addresses.items():
+            record[NUMBERS[name]] = address
+        counters = np.zeros((len(self.cut.phases), COUNTERS), np.int64)
+        record[NUMBERS["COUNTERS"]] = counters.ctypes.data
+        memset(int(record[NUMBERS["SUMS"]]), 0, ZEROS * self.cut.lanes * piece.element_size())
+        run_together(self.kernel, record.ctypes.data, (record, counters, piece, kept), self.cut.threads)
+        tell(self.cut.phases, counters)
+
+
+def _plan(sizes: _Sizes, kind: Machine, direction: str, cut: _Cut, memory: Memory, **flags: int) -> _Plan:
     fields = {
-        "STEPS": steps, "BATCH": batch, "INPUTS": inputs, "UNITS": problem.h_0.shape[1],
+        "STEPS": sizes.steps, "BATCH": sizes.batch, "INPUTS": sizes.inputs, "UNITS": sizes.units,
         "CHUNK": cut.chunk, "SLICES": cut.slices, "PARTS": cut.threads, "CAPACITY": cut.capacity,
-        "APART": int(cut.apart),
+        "APART": int(cut.apart), **flags, **memory.offsets,
+    }  # fmt: skip
+    record = np.array([fields.get(name, 0) for name in FIELDS], np.int64)
+    offsets = np.array([name in memory.offsets for name in FIELDS], np.int64)
+    kernel = _kernel(direction, sizes.system, sizes.dtype, kind)
+    return _Plan(cut, sizes.dtype, kernel, record, offsets, memory.size // sizes.dtype.itemsize + _LINE)
+
+
+@lru_cache(_PLANS)
+def _plan_forward(sizes: _Sizes, kind: Machine) -> _Plan:
+    cut = _cut(sizes, kind, back=False)
+    memory = Memory(sizes.dtype)
+    _take_forward(memory, sizes, cut)
+    memory.take("SUMS", cut.scratch * cut.lanes)
+    return _plan(sizes, kind, "forward", cut, memory)
+
+
+@lru_cache(_PLANS)
+def _plan_backward(sizes: _Sizes, kind: Machine, *, recompute: bool) -> _Plan:
+    layout = LAYOUTS[sizes.system]
+    cut = _cut(sizes, kind, back=True, recompute=recompute)
+    vectors, rows = cut.groups * cut.lanes, cut.parts * cut.capacity
+    together = max(cut.lanes, cut.rows)
+    memory = Memory(sizes.dtype)
+    memory.take("GRADIENTS", rows * vectors * layout.width)
+    memory.take("D_RELEVANT", sizes.batch * vectors if layout.relevant else 0)
+    for name, blocks, depth in layout.products(sizes.inputs, sizes.units):
+        filled = ceil(depth / together) * together
+        memory.take(f"BACK_{name}", vectors * len(blocks) * ceil(depth / cut.lanes) * cut.lanes)
+        memory.take(f"OPERAND_{name}", rows * filled if blocks else 0)
+        memory.take(f"TOTAL_{name}", cut.owners * vectors * len(blocks) * filled)
+    memory.take("SUMS", cut.scratch * cut.lanes)
+    if recompute:
+        _take_forward(memory, sizes, cut)
+        for name in ("UPDATE", "RESET", "CANDIDATE", *(["PAST"] if "reset" in layout.inputs else [])):
+            memory.take(name, cut.chunk * sizes.batch * sizes.units)
+    return _plan(sizes, kind, "backward", cut, memory, RECOMPUTE=int(recompute))
+
+
+def _take_forward(memory: Memory, sizes: _Sizes, cut: _Cut) -> None:
+    """What the forward kernel needs, and the backward kernel where it computes gates anew."""
+    layout, vectors = LAYOUTS[sizes.system], cut.groups * cut.lanes
+    memory.take_weights(layout, vectors, sizes.inputs, sizes.units)
+    memory.take("PRODUCTS", cut.parts * cut.capacity * vectors * len(layout.inputs))
+    memory.take("RELEVANT", 2 * sizes.batch * vectors if layout.relevant else 0)
+
+
+def _given(problem: Problem) -> dict[str, int]:
+    """The fields of a call's own tensors and flags."""
+    fields = {
         "REVERSE": int(problem.reverse), "ACTIVATION": problem.activation,
         "X": _address(problem.x), "H_0": _address(problem.h_0), "MASK": _address(problem.mask),
         "WEIGHT_IH": _address(problem.weight_ih), "WEIGHT_HH": _address(problem.weight_hh),
@@ -229,23 +324,10 @@ def _problem_fields(problem: Problem, cut: _Cut) -> dict[str, int]:
     return fields
 
 
-def _take_forward(memory: Memory, problem: Problem, layout: Layout, cut: _Cut) -> None:
-    """What the forward kernel needs, and the backward kernel where it computes gates anew."""
-    _, batch, inputs = problem.x.shape
-    units, vectors = problem.h_0.shape[1], cut.groups * cut.lanes
-    memory.take_weights(layout, vectors, inputs, units)
-    memory.take("PRODUCTS", cut.parts * cut.capacity * vectors * len(layout.inputs))
-    memory.take("RELEVANT", 2 * batch * vectors if layout.relevant else 0)
-
-
-def _launch(kernel: int, fields: dict[str, int], memory: Memory, cut: _Cut, kept: tuple[object, ...]) -> None:
-    piece, addresses = memory.place()
-    counters = np.zeros((len(cut.phases), COUNTERS), np.int64)
-    every = {**fields, **addresses, "COUNTERS": counters.ctypes.data}
-    record = np.array([every.get(name, 0) for name in FIELDS], np.int64)
-    memset(addresses["SUMS"], 0, ZEROS * cut.lanes * piece.element_size())
-    run_together(kernel, record.ctypes.data, (record, counters, piece, kept), cut.threads)
-    tell(cut.phases, counters)
+def _tensors(tensors: States | Gradients, before: str = "", but: tuple[str, ...] = ()) -> dict[str, int]:
+    """The addresses of some tensors, by the names of their fields."""
+    pairs = zip(tensors._fields, tensors, strict=True)
+    return {before + name.upper(): _address(one) for name, one in pairs if name not in but}
 
 
 def kept_states(system: str, *, pinned: bool, gates: bool, keep: bool) -> tuple[bool, bool, bool, bool]:
@@ -262,20 +344,12 @@ def kept_states(system: str, *, pinned: bool, gates: bool, keep: bool) -> tuple[
 
 def forward(problem: Problem, *, gates: bool, keep: bool) -> States:
     """Run the sequence: with `gates`, give them out; with `keep`, keep what the way back needs."""
-    layout, kind = LAYOUTS[problem.system], machine()
     steps, batch, _ = problem.x.shape
     shape = (steps, batch, problem.h_0.shape[1])
     pinned = problem.pin_update is not None or problem.pin_reset is not None
     wanted = kept_states(problem.system, pinned=pinned, gates=gates, keep=keep)
     states = States(*(problem.x.new_empty(shape) if one else None for one in (True, *wanted)))  # type: ignore[arg-type]
-    cut = _cut(problem, kind, back=False)
-    memory = Memory(problem.x.dtype)
-    _take_forward(memory, problem, layout, cut)
-    memory.take("SUMS", cut.scratch * cut.lanes)
-    fields = _problem_fields(problem, cut)
-    fields |= {name.upper(): _address(state) for name, state in states._asdict().items()}
-    kernel = _kernel("forward", problem.system, problem.x.dtype, kind)
-    _launch(kernel, fields, memory, cut, (problem, states))
+    _plan_forward(_Sizes.of(problem), machine()).launch({**_given(problem), **_tensors(states)}, (problem, states))
     return states
 
 
@@ -284,48 +358,26 @@ def backward(problem: Problem, states: States, arrived: States, *, d_x: bool, re
 
     With `recompute`, `states` needs no more than the states.
     """
-    layout, kind = LAYOUTS[problem.system], machine()
-    _, batch, inputs = problem.x.shape
-    units = problem.h_0.shape[1]
-    cut = _cut(problem, kind, back=True, recompute=recompute)
-    vectors, rows = cut.groups * cut.lanes, cut.parts * cut.capacity
-    n_in, n_past, n_relevant = len(layout.inputs), len(layout.past), len(layout.relevant)
-    together = max(cut.lanes, cut.rows)
-
-    def filled(depth: int) -> int:
-        return ceil(depth / together) * together
-
-    memory = Memory(problem.x.dtype)
-    memory.take("GRADIENTS", rows * vectors * layout.width)
-    memory.take("D_RELEVANT", batch * vectors if n_relevant else 0)
-    for name, count, depth in (("IN", n_in, inputs), ("PAST", n_past, units), ("RELEVANT", n_relevant, units)):
-        memory.take(f"BACK_{name}", vectors * count * ceil(depth / cut.lanes) * cut.lanes)
-        memory.take(f"OPERAND_{name}", rows * filled(depth) if count else 0)
-        memory.take(f"TOTAL_{name}", cut.owners * vectors * count * filled(depth))
-    memory.take("SUMS", cut.scratch * cut.lanes)
-    carry = problem.x.new_zeros(batch, vectors)
-    bias_totals = problem.x.new_zeros(cut.owners * 2 * vectors * layout.width)
+    layout, units = LAYOUTS[problem.system], problem.h_0.shape[1]
+    plan = _plan_backward(_Sizes.of(problem), machine(), recompute=recompute)
+    vectors = plan.cut.groups * plan.cut.lanes
+    carry = problem.x.new_zeros(problem.x.shape[1], vectors)
+    bias_totals = problem.x.new_zeros(plan.cut.owners * 2 * vectors * layout.width)
     gradients = Gradients(
         torch.empty_like(problem.x) if d_x else None,
         carry,
         torch.empty_like(problem.weight_ih),
         *(None if weight is None else torch.empty_like(weight) for weight in problem[4:7]),
     )
-    fields = _problem_fields(problem, cut)
-    fields |= {name.upper(): _address(state) for name, state in states._asdict().items()}
-    fields |= {f"D_{name.upper()}": _address(one) for name, one in arrived._asdict().items() if name != "past"}
-    fields |= {f"D_{name.upper()}": _address(one) for name, one in gradients._asdict().items() if name != "h_0"}
-    fields |= {"CARRY": _address(carry), "TOTAL_BIAS": _address(bias_totals)}
-    if recompute:
-        _take_forward(memory, problem, layout, cut)
-        fields["RECOMPUTE"] = 1
-        for name in ("UPDATE", "RESET", "CANDIDATE", *(["PAST"] if "reset" in layout.inputs else [])):
-            del fields[name]
-            memory.take(name, cut.chunk * batch * units)
-    elif states.candidate is None:
-        fields["CANDIDATE"] = _address(states.hidden)  # a layer that always writes
-    kernel = _kernel("backward", problem.system, problem.x.dtype, kind)
-    _launch(kernel, fields, memory, cut, (problem, states, arrived, gradients))
+    fields = {
+        **_given(problem), **_tensors(arrived, "D_", but=("past",)), **_tensors(gradients, "D_", but=("h_0",)),
+        "HIDDEN": _address(states.hidden), "CARRY": _address(carry), "TOTAL_BIAS": _address(bias_totals),
+    }  # fmt: skip
+    if not recompute:
+        fields |= _tensors(states)
+        if states.candidate is None:
+            fields["CANDIDATE"] = _address(states.hidden)  # a layer that always writes
+    plan.launch(fields, (problem, states, arrived, gradients))
     return gradients._replace(h_0=carry[:, :units].contiguous())
 
 

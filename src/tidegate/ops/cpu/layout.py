@@ -45,6 +45,10 @@ class Layout:
         """Where those of `relevant` begin."""
         return self.width - 1
 
+    def products(self, inputs: int, units: int) -> tuple[tuple[str, tuple[Block, ...], int], ...]:
+        """The products of a step: the end of their fields' names, their blocks, and how many numbers are multiplied."""
+        return ("IN", self.inputs, inputs), ("PAST", self.past, units), ("RELEVANT", self.relevant, units)
+
     def blocks(self, names: tuple[Block, ...]) -> tuple[int, ...]:
         """Where the blocks stand in the framework's weights."""
         return tuple(SYSTEMS[self.system].convention.blocks.index(name) for name in names)

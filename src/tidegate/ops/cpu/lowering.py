@@ -30,7 +30,7 @@ class Lowered(NamedTuple):
     name: str
 
 
-class _Library(CPUCodeLibrary):
+class _Library(CPUCodeLibrary):  # type: ignore[misc]
     """A function's module, and those of all that it calls, as they were written."""
 
     def _optimize_functions(self, _module: Any) -> None:
@@ -44,7 +44,7 @@ class _Library(CPUCodeLibrary):
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)
-class _Lowering(NativeLowering):
+class _Lowering(NativeLowering):  # type: ignore[misc]
     """Numba's pass that writes a function in LLVM's language, into a library of ours."""
 
     _name = "tidegate_lowering"
@@ -63,11 +63,13 @@ class _Lowering(NativeLowering):
         return True
 
 
-class _Compiler(compiler.Compiler):
+class _Compiler(compiler.Compiler):  # type: ignore[misc]
     """Numba's compiler, with that pass in the place of its own."""
 
     @no_type_check
-    def __init__(self, typingctx: Any, targetctx: Any, library: Any, args: Any, return_type: Any, flags: Any, locals: Any):
+    def __init__(
+        self, typingctx: Any, targetctx: Any, library: Any, args: Any, return_type: Any, flags: Any, locals: Any
+    ):
         flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
         flags.error_model = "numpy"
         flags.nrt = False

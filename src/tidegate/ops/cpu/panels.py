@@ -6,7 +6,6 @@ block. The sizes that fill no vector are filled up with zeros here, so that no p
 
 from typing import Any, no_type_check
 
-
 from tidegate.ops.cpu.lowering import kernel_function
 from tidegate.ops.cpu.memory import read_number, write_number
 from tidegate.ops.cpu.vector import INT, Code, Format, Vector, used_code
@@ -158,9 +157,7 @@ def unpacker(form: Format, blocks: tuple[int, ...], signs: tuple[float, ...]) ->
     @used_code(form, 6)
     def turn_back(code: Code, source: Any, column: Any, target: Any, row: Any, rows: Any, negative: Any) -> None:
         # as `_turn`, but the edges are where it goes
-        columns = [
-            code.load(code.builder.add(source, code.builder.mul(INT(k), column))) for k in range(lanes)
-        ]
+        columns = [code.load(code.builder.add(source, code.builder.mul(INT(k), column))) for k in range(lanes)]
         for m, vector in enumerate(_transposed(code, columns)):
             with code.builder.if_then(code.builder.icmp_signed(">", rows, INT(m))):
                 at = code.builder.add(target, code.builder.mul(INT(m), row))

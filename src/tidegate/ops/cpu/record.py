@@ -29,8 +29,8 @@ FIELDS = (
     # backward: what goes
     "D_X", "D_WEIGHT_IH", "D_WEIGHT_HH", "D_BIAS_IH", "D_BIAS_HH", "CARRY",
     # backward: transposed panels, a chunk's gradients and operands, sums of gradients
-    "BACK_IN", "BACK_PAST", "BACK_RELEVANT", "GRADIENTS", "OPERAND_IN", "OPERAND_PAST", "OPERAND_RELEVANT", "D_RELEVANT",
-    "TOTAL_IN", "TOTAL_PAST", "TOTAL_RELEVANT", "TOTAL_BIAS", "RECOMPUTE",
+    "BACK_IN", "BACK_PAST", "BACK_RELEVANT", "GRADIENTS", "OPERAND_IN", "OPERAND_PAST", "OPERAND_RELEVANT",
+    "D_RELEVANT", "TOTAL_IN", "TOTAL_PAST", "TOTAL_RELEVANT", "TOTAL_BIAS", "RECOMPUTE",
     # one live step: the record of the layer above
     "NEXT",
 )  # fmt: skip

@@ -36,7 +36,6 @@ _kernel_type = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 @no_type_check
 def _kernel_of(layout: Layout, form: Any) -> dict[str, Any]:
     """The kernels: one that packs a layer's weights, one that steps through all layers."""
-
     from tidegate.ops.cpu.forward import step_functions  # noqa: PLC0415 - these load Numba
     from tidegate.ops.cpu.lowering import kernel_function  # noqa: PLC0415
     from tidegate.ops.cpu.memory import field  # noqa: PLC0415

@@ -29,9 +29,9 @@ class Totals(NamedTuple):
     #: (record, slice, its first and last row to lay out, first step of the chunk in the input's order, sequences from,
     #: to, address of the reset gate as if it held all steps).
     operands: Any
-    #: (record, slice, its rows, vector of units, whose totals, whether these begin here): with the products of the input.
+    #: (record, slice, its rows, vector of units, whose totals, whether these begin here): products with the input.
     add_inputs: Any
-    #: The same, with those of the past.
+    #: The same, products with the past.
     add_past: Any
     #: (record, vector of units, how many have totals): the gradients of the weights and biases.
     finish: Any
@@ -57,7 +57,11 @@ def totals(layout: Layout, form: Format) -> Totals:
     def operands(p, part, begin, end, first, low, high, reset):
         # what a masked step holds may be anything, and becomes 0
         batch, units, depth, length, mask = batch_of(p), units_of(p), inputs_of(p), steps_of(p), mask_of(p)
-        capacity, first_step, before = capacity_of(p), (length - 1 if reverse_of(p) else 0), (1 if reverse_of(p) else -1)
+        capacity, first_step, before = (
+            capacity_of(p),
+            (length - 1 if reverse_of(p) else 0),
+            (1 if reverse_of(p) else -1),
+        )
         for row in range(begin, end):
             t, b = first + row // (high - low), low + row % (high - low)
             here = t * batch + b

@@ -5,7 +5,6 @@ Rows of gradients lie as `Layout` says: all rows of one vector of units, `capaci
 
 from typing import Any, no_type_check
 
-
 from tidegate.ops.cpu.layout import Layout
 from tidegate.ops.cpu.lowering import kernel_function
 from tidegate.ops.cpu.memory import field
@@ -26,8 +25,8 @@ def transposed_product(form: Format) -> Any:
 
     Its arguments: how many rows; the first one's first vector, the bytes from row to row and from one vector of units
     to the next, how many of these, and how many numbers of each are multiplied; the panels, which of them to take from
-    and to, and how many vectors of columns there are in all; what the sums begin with, and the bytes from row to row (0:
-    the same vectors for all); where they go, and the bytes from row to row.
+    and to, and how many vectors of columns there are in all; what the sums begin with, and the bytes from row to row
+    (0: the same vectors for all); where they go, and the bytes from row to row.
     """
     vector = form.lanes * form.size
     product_3, product_2, product_1 = (row_product(form, vectors, beside=vectors == PLAIN) for vectors in (3, 2, 1))

@@ -199,25 +199,37 @@ class Code:
 
     def choose(self, flag: Any, cases: dict[int, Callable[[], Vector]]) -> Vector:
         """What the case of the integer `flag` gives, decided when the code runs; the last case is for all others."""
+        (vector,) = self.choose_each(flag, {number: _listed(case) for number, case in cases.items()})
+        return vector
+
+    def choose_each(self, flag: Any, cases: dict[int, Callable[[], list[Vector]]]) -> list[Vector]:
+        """The same for several vectors at once."""
         (number, first), *others = cases.items()
         if not others:
             return first()
         builder = self.builder
         with builder.if_else(builder.icmp_signed("==", flag, INT(number))) as (then, otherwise):
             with then:
-                one = first().value
+                ones = first()
                 left = builder.block
             with otherwise:
-                two = self.choose(flag, dict(others)).value
+                twos = self.choose_each(flag, dict(others))
                 right = builder.block
-        value = builder.phi(self.form.vector)
-        value.add_incoming(one, left)
-        value.add_incoming(two, right)
-        return Vector(self, value)
+        values = []
+        for one, two in zip(ones, twos, strict=True):
+            value = builder.phi(self.form.vector)
+            value.add_incoming(one.value, left)
+            value.add_incoming(two.value, right)
+            values.append(Vector(self, value))
+        return values
 
     def when(self, flag: Any) -> Any:
         """A `with` block of code that runs only where the integer `flag` is not 0."""
         return self.builder.if_then(self.builder.icmp_signed("!=", flag, INT(0)))
+
+
+def _listed(case: Callable[[], Vector]) -> Callable[[], list[Vector]]:
+    return lambda: [case()]
 
 
 def vector_code(count: int) -> Callable[[Callable[..., None]], Any]:
