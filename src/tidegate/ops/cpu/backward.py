@@ -17,7 +17,7 @@ from tidegate.ops.cpu.layout import Layout
 from tidegate.ops.cpu.lowering import kernel_function
 from tidegate.ops.cpu.memory import field, get_byte, nothing, pin_reader
 from tidegate.ops.cpu.panels import PLAIN, transposed_packer
-from tidegate.ops.cpu.sharing import share
+from tidegate.ops.cpu.sharing import arrive, begin_turns, end_turns, share, take_turn
 from tidegate.ops.cpu.totals import totals
 from tidegate.ops.cpu.transposed import input_gradient, transposed_product
 from tidegate.ops.cpu.vector import Code, Format, used_code
@@ -53,9 +53,8 @@ def backward_kernel(layout: Layout, form: Format) -> Any:
     inputs_back, pack = input_gradient(layout, form, product), _packing(layout, form)
     steps_of, batch_of, inputs_of, units_of = field("STEPS"), field("BATCH"), field("INPUTS"), field("UNITS")
     chunk_of, slices_of, parts_of, reverse_of = field("CHUNK"), field("SLICES"), field("PARTS"), field("REVERSE")
-    capacity_of, apart_of, counters_of, recompute_of = (
-        field("CAPACITY"), field("APART"), field("COUNTERS"), field("RECOMPUTE")
-    )  # fmt: skip
+    capacity_of, apart_of, recompute_of = field("CAPACITY"), field("APART"), field("RECOMPUTE")
+    counters_of, board_of = field("COUNTERS"), field("BOARD")
     update_of, reset_of, candidate_of, kept_of = field("UPDATE"), field("RESET"), field("CANDIDATE"), field("PAST")
     d_x, gradients_of = field("D_X"), field("GRADIENTS")
 
@@ -173,20 +172,23 @@ def backward_kernel(layout: Layout, form: Format) -> Any:
         operands(p, 0, low * batch, high * batch, first, 0, batch, reset)
 
     @kernel_function
-    def units_back(p, phase, turn):
+    def units_back(p, own, phase, turn, turns):
         begin, end = chunk_at(p, turn)
-        counters, parts = counters_of(p), parts_of(p)
+        counters, board, parts = counters_of(p), board_of(p), parts_of(p)
         if recompute_of(p):
-            phase = units_forward(p, phase, begin, end, 0, *states_of(p, begin, end))
+            turns = units_forward(p, own, phase, turns, begin, end, 0, *states_of(p, begin, end))
+            phase += 2
+        begin_turns(counters, phase)
         for s in range(end - 1, begin - 1, -1):
-            share(counters, phase, parts, units_cells, (p, parts, s, turn))
-            phase += 1
+            turns += 1
+            take_turn(board, turns, parts, own, units_cells, (p, parts, s, turn))
             if n_relevant:
-                share(counters, phase, parts, units_relevant, (p, parts, s, turn))
-                phase += 1
-        share(counters, phase, parts, units_cells, (p, parts, begin - 1, turn))
+                turns += 1
+                take_turn(board, turns, parts, own, units_relevant, (p, parts, s, turn))
+        take_turn(board, turns + 1, parts, own, units_cells, (p, parts, begin - 1, turn))
+        end_turns(counters, phase)
         share(counters, phase + 1, parts, units_inputs_and_operands, (p, parts, turn))
-        return phase + 2
+        return phase + 2, turns + 1
 
     @kernel_function
     def finish_group(group, p, owners):
@@ -206,12 +208,13 @@ def backward_kernel(layout: Layout, form: Format) -> Any:
             share(counters, phase, slices, whole_slice_back, (p,))
             phase, owners = phase + 1, slices
         else:
+            own, turns = arrive(board_of(p)), 0
             for turn in range((steps_of(p) + chunk_of(p) - 1) // chunk_of(p)):
                 if slices:
                     share(counters, phase, slices, slice_back, (p, turn))
                     phase += 1
                 else:
-                    phase = units_back(p, phase, turn)
+                    phase, turns = units_back(p, own, phase, turn, turns)
                 share(counters, phase, 2 * groups, add_of_all, (p, turn))
                 phase += 1
         share(counters, phase, groups, finish_group, (p, owners))

@@ -13,13 +13,13 @@ from tidegate.ops.cpu.lowering import kernel_function
 from tidegate.ops.cpu.memory import field, get_byte, nothing, pin_reader
 from tidegate.ops.cpu.panels import panel_packer, start_packer
 from tidegate.ops.cpu.record import SUMS, ZEROS
-from tidegate.ops.cpu.sharing import share
+from tidegate.ops.cpu.sharing import arrive, begin_turns, end_turns, share, take_turn
 from tidegate.ops.cpu.tile import row_product, tiling
 from tidegate.ops.cpu.vector import Code, Format, used_code
 
 __all__ = ["StepFunctions", "forward_kernel", "step_functions"]
 
-#: Rows whose cells are calculated at once.
+#: Rows, or where there is one its vectors of units, whose cells are calculated at once.
 _TOGETHER = 4
 
 
@@ -33,7 +33,8 @@ class StepFunctions(NamedTuple):
     pack: Any
     #: (slice, record, steps from, to, tensors): a slice of the batch through a chunk of steps.
     slice_of_chunk: Any
-    #: (record, phase, steps from, to, tensors): all of a chunk, by units; threads meet; gives the next phase.
+    #: (record, the thread's own part, phase, turns so far, steps from, to, tensors): all of a chunk, by units; the
+    #: threads meet at every step; gives the turns so far.
     units_of_chunk: Any
     #: (task, record, tasks, steps from, to): a task's units of the products with the input.
     inputs_of_units: Any
@@ -56,7 +57,7 @@ def step_functions(layout: Layout, form: Format) -> StepFunctions:
     second_product = _product_of_step(layout, form, after=True) if n_relevant else first_product
     steps_of, batch_of, inputs_of, units_of = field("STEPS"), field("BATCH"), field("INPUTS"), field("UNITS")
     slices_of, capacity_of, reverse_of = field("SLICES"), field("CAPACITY"), field("REVERSE")
-    parts_of, counters_of = field("PARTS"), field("COUNTERS")
+    parts_of, counters_of, board_of = field("PARTS"), field("COUNTERS"), field("BOARD")
     x_of, h_0_of, hidden_of, sums_of = field("X"), field("H_0"), field("HIDDEN"), field("SUMS")
     panels_in, starts_in, products_of = field("PANELS_IN"), field("START_IN"), field("PRODUCTS")
 
@@ -141,18 +142,19 @@ def step_functions(layout: Layout, form: Format) -> StepFunctions:
     step_of_units, step_of_units_after = units_with(first_product), units_with(second_product)
 
     @kernel_function
-    def units_of_chunk(p, phase, begin, end, hidden, update, reset, candidate, kept):
-        parts, counters = parts_of(p), counters_of(p)
+    def units_of_chunk(p, own, phase, turn, begin, end, hidden, update, reset, candidate, kept):
+        parts, counters, board = parts_of(p), counters_of(p), board_of(p)
         tensors = hidden, update, reset, candidate, kept
         share(counters, phase, parts, inputs_of_units, (p, parts, begin, end))
-        phase += 1
+        begin_turns(counters, phase + 1)
         for s in range(begin, end):
-            share(counters, phase, parts, step_of_units, (p, parts, s, begin, end, *tensors))
-            phase += 1
+            turn += 1
+            take_turn(board, turn, parts, own, step_of_units, (p, parts, s, begin, end, *tensors))
             if n_relevant:
-                share(counters, phase, parts, step_of_units_after, (p, parts, s, begin, end, *tensors))
-                phase += 1
-        return phase
+                turn += 1
+                take_turn(board, turn, parts, own, step_of_units_after, (p, parts, s, begin, end, *tensors))
+        end_turns(counters, phase + 1)
+        return turn
 
     return StepFunctions(
         _packing(layout, form), slice_of_chunk, units_of_chunk, inputs_of_units, step_of_units, step_of_units_after
@@ -225,11 +227,10 @@ def _product_of_step(layout: Layout, form: Format, *, after: bool) -> Any:
                         rows, panels, a + b * a_row, a_row, 0, 1, units, panel, units * width, start, 0, width,
                         sums, width, rows * width,
                     )  # fmt: skip
-                for one in range(panels):
-                    end_of_tile(
-                        p, sums + one * rows * width, products + (b - low) * groups * products_width, h_prev,
-                        t * batch + b, rows, group + one, hidden, update, reset, candidate, kept,
-                    )  # fmt: skip
+                end_of_tile(
+                    p, sums, products + (b - low) * groups * products_width, h_prev, t * batch + b, rows, group, panels,
+                    hidden, update, reset, candidate, kept,
+                )  # fmt: skip
 
     return run
 
@@ -249,7 +250,7 @@ def _end_of_tile(layout: Layout, form: Format, *, after: bool) -> Any:
     (update_kind, update_pin), (reset_kind, reset_pin) = (pin_reader(form, gate) for gate in ("UPDATE", "RESET"))
 
     @kernel_function
-    def end_of_tile(p, sums, products, h_prev, row, rows, group, hidden, update, reset, candidate, kept):
+    def end_of_panel(p, sums, products, h_prev, row, rows, group, hidden, update, reset, candidate, kept):
         units, batch, mask, number = units_of(p), batch_of(p), mask_of(p), activation_of(p)
         groups, used = (units + lanes - 1) // lanes, units - group * lanes
         width, row_bytes, products_row, own_row = (
@@ -295,6 +296,27 @@ def _end_of_tile(layout: Layout, form: Format, *, after: bool) -> Any:
             at += done * row_bytes
             offset += done * row_bytes
 
+    @kernel_function
+    def end_of_tile(p, sums, products, h_prev, row, rows, group, panels, hidden, update, reset, candidate, kept):
+        units, last = units_of(p), group + _TOGETHER - 1
+        free = mask_of(p) == 0 and update_kind(p) == 0 and reset_kind(p) == 0
+        if not before and rows == 1 and panels == _TOGETHER and free and units >= (last + 1) * lanes:
+            # one row has as many units to calculate at once as others have rows
+            b, groups = row % batch_of(p), (units + lanes - 1) // lanes
+            own_update = relevant_of(p) + (b * 2 * groups + groups + group) * vector if n_relevant else 0
+            cells_together(
+                sums, products + group * n_in * vector, n_in * vector,
+                h_prev + b * units * size + group * vector, vector,
+                own_update, vector, row * units * size + group * vector, hidden, update, reset, candidate, kept,
+                0, 0, 0, 0, activation_of(p), lanes,
+            )  # fmt: skip
+            return
+        width = rows * (n_relevant if after else n_past) * vector
+        for one in range(panels):
+            end_of_panel(
+                p, sums + one * width, products, h_prev, row, rows, group + one, hidden, update, reset, candidate, kept
+            )
+
     return end_of_tile
 
 
@@ -318,7 +340,7 @@ def forward_kernel(layout: Layout, form: Format) -> Any:
     pack, slice_of_chunk, units_of_chunk = functions.pack, functions.slice_of_chunk, functions.units_of_chunk
     lanes = form.lanes
     steps_of, units_of, chunk_of = field("STEPS"), field("UNITS"), field("CHUNK")
-    slices_of, counters_of = field("SLICES"), field("COUNTERS")
+    slices_of, counters_of, board_of = field("SLICES"), field("COUNTERS"), field("BOARD")
     hidden_of, update_of, reset_of = field("HIDDEN"), field("UPDATE"), field("RESET")
     candidate_of, kept_of = field("CANDIDATE"), field("PAST")
 
@@ -332,11 +354,12 @@ def forward_kernel(layout: Layout, form: Format) -> Any:
         length, counters, slices = steps_of(p), counters_of(p), slices_of(p)
         tensors = hidden_of(p), update_of(p), reset_of(p), candidate_of(p), kept_of(p)
         share(counters, 0, (units_of(p) + lanes - 1) // lanes, pack, (p,))
-        phase = 1
         if slices:
-            share(counters, phase, slices, whole_slice, (p, *tensors))
+            share(counters, 1, slices, whole_slice, (p, *tensors))
             return
+        own, phase, turn = arrive(board_of(p)), 1, 0
         for begin in range(0, length, chunk_of(p)):
-            phase = units_of_chunk(p, phase, begin, min(length, begin + chunk_of(p)), *tensors)
+            turn = units_of_chunk(p, own, phase, turn, begin, min(length, begin + chunk_of(p)), *tensors)
+            phase += 2
 
     return forward

@@ -170,36 +170,25 @@ def _cut(sizes: _Sizes, kind: Machine, *, back: bool, recompute: bool = False) -
     states = itemsize * steps * batch * sizes.units
     apart = slices > 0 and (slices - 1) * weights <= max(_APART_BYTES, states)
     phases = _phases_back if back else _phases
-    names = phases(
-        [min(chunk, steps - begin) for begin in range(0, steps, chunk)], relevant=bool(layout.relevant),
-        by_units=by_units, apart=apart, recompute=recompute,
-    )  # fmt: skip
+    names = phases(ceil(steps / chunk), by_units=by_units, apart=apart, recompute=recompute)
     return _Cut(lanes, kind.rows, groups, threads, slices, chunk, chunk * sequences, apart, names)
 
 
-def _phases(chunks: list[int], *, relevant: bool, by_units: bool, **_: bool) -> list[str]:
+def _phases(chunks: int, *, by_units: bool, **_: bool) -> list[str]:
     """What the forward kernel shares out, in its order."""
     if not by_units:
         return ["pack", "steps"]
-    each = ["steps"] * (2 if relevant else 1)
-    return ["pack", *(name for steps in chunks for name in ["inputs", *each * steps])]
+    return ["pack", *["inputs", "steps"] * chunks]
 
 
-def _phases_back(chunks: list[int], *, relevant: bool, by_units: bool, apart: bool, recompute: bool) -> list[str]:
+def _phases_back(chunks: int, *, by_units: bool, apart: bool, recompute: bool) -> list[str]:
     """What the backward kernel shares out, in its order."""
     phases = ["pack", *(["pack anew"] if recompute else [])]
     if apart:
         return [*phases, "steps back", "unpack"]
-    each = 2 if relevant else 1
-    for steps in chunks:
-        if by_units and recompute:
-            phases += ["inputs anew", *["steps anew"] * each * steps]
-        if by_units:
-            phases += [*["steps back"] * each * steps, "steps back", "input's gradient"]
-        else:
-            phases += ["steps back"]
-        phases += ["weights' gradients"]
-    return [*phases, "unpack"]
+    anew = ["inputs anew", "steps anew"] if by_units and recompute else []
+    each = [*anew, "steps back", *(["input's gradient"] if by_units else []), "weights' gradients"]
+    return [*phases, *each * chunks, "unpack"]
 
 
 class Memory:
@@ -248,9 +237,10 @@ class _Plan(NamedTuple):
         for name, address in addresses.items():
             record[NUMBERS[name]] = address
         counters = np.zeros((len(self.cut.phases), COUNTERS), np.int64)
-        record[NUMBERS["COUNTERS"]] = counters.ctypes.data
+        board = np.zeros((1 + self.cut.threads, COUNTERS), np.int64)
+        record[NUMBERS["COUNTERS"]], record[NUMBERS["BOARD"]] = counters.ctypes.data, board.ctypes.data
         memset(int(record[NUMBERS["SUMS"]]), 0, ZEROS * self.cut.lanes * piece.element_size())
-        run_together(self.kernel, record.ctypes.data, (record, counters, piece, kept), self.cut.threads)
+        run_together(self.kernel, record.ctypes.data, (record, counters, board, piece, kept), self.cut.threads)
         tell(self.cut.phases, counters)
 
 

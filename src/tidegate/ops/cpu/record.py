@@ -12,7 +12,7 @@ FIELDS = (
     # many parts these are; rows of a slice that there is room for; whether slices sum their gradients of weights apart
     "CHUNK", "SLICES", "PARTS", "CAPACITY", "APART",
     "REVERSE", "ACTIVATION",
-    "COUNTERS",
+    "COUNTERS", "BOARD",
     # what comes
     "X", "H_0", "WEIGHT_IH", "WEIGHT_HH", "BIAS_IH", "BIAS_HH", "MASK",
     # forced gates: the address, how one number stands for all units (0 none, 1 one each, 2 one for all), strides

@@ -2,6 +2,10 @@
 
 In each phase a thread claims tasks until none is left, and goes on when all are done, whoever did them. A thread that
 comes late finds nothing to do; nobody ever waits for it.
+
+Where the threads meet at every step, phases would cost more than the steps: there each thread has a part of its own,
+and in every turn it tells on a line of its own when that is done (`take_turn`). What a thread that has not come, or
+that the system has put to sleep, leaves undone is done by another.
 """
 
 import os
@@ -16,7 +20,7 @@ from numba.extending import intrinsic
 from tidegate.ops.cpu.lowering import kernel_function
 from tidegate.ops.cpu.vector import INT
 
-__all__ = ["share"]
+__all__ = ["arrive", "begin_turns", "end_turns", "share", "take_turn"]
 
 _ARM = platform.machine().lower() in ("aarch64", "arm64")
 _YIELD = "SwitchToThread" if os.name == "nt" else "sched_yield"
@@ -24,6 +28,11 @@ _YIELD = "SwitchToThread" if os.name == "nt" else "sched_yield"
 #: first task was claimed and when all were done (in cycles, for `profile`; 0 where programs may not read it).
 _LINES = 128
 _CLOCKS = 64
+#: On the board of turns, the first line counts the threads that have come. Then each part has two: the last turn in
+#: which it was claimed, and the last in which it was done.
+_DONE = 64
+#: Pauses before a thread looks for others that may need its core, or does their work: some tens of microseconds.
+_PATIENCE = 4000
 
 
 @no_type_check
@@ -43,15 +52,37 @@ _add_one = _atomic(lambda builder, at: builder.atomic_rmw("add", at, INT(1), "se
 _read = _atomic(lambda builder, at: builder.load_atomic(at, "seq_cst", 8), types.int64)
 
 
+_look = _atomic(lambda builder, at: builder.load_atomic(at, "acquire", 8), types.int64)
+
+
+def _ordered_store(order: str) -> Any:
+    @intrinsic
+    @no_type_check
+    def write(typing: Any, address: Any, value: Any) -> Any:
+        def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            pointer = builder.inttoptr(arguments[0], INT.as_pointer())
+            builder.store_atomic(arguments[1], pointer, order, 8)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64), generate
+
+    return write
+
+
+_write, _publish = _ordered_store("monotonic"), _ordered_store("release")
+
+
 @intrinsic
 @no_type_check
-def _write(typing: Any, address: Any, value: Any) -> Any:
-    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        pointer = builder.inttoptr(arguments[0], INT.as_pointer())
-        builder.store_atomic(arguments[1], pointer, "monotonic", 8)
-        return context.get_dummy_value()
+def _replace(typing: Any, address: Any, old: Any, new: Any) -> Any:
+    """Write `new` where `old` is, and tell whether it was."""
 
-    return types.void(types.int64, types.int64), generate
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        at, before, after = arguments
+        pair = builder.cmpxchg(builder.inttoptr(at, INT.as_pointer()), before, after, "seq_cst", "seq_cst")
+        return builder.zext(builder.extract_value(pair, 1), INT)
+
+    return types.int64(types.int64, types.int64, types.int64), generate
 
 
 @intrinsic
@@ -113,7 +144,49 @@ def share(counters, phase, tasks, work, arguments):
     turns = 0
     while _read(done) < tasks:
         turns += 1
-        if turns < 4000:  # some tens of microseconds: then someone else may need the core more
+        if turns < _PATIENCE:
             _pause()
         else:
             _give_way()
+
+
+@kernel_function
+@no_type_check
+def arrive(board):
+    """The part that is this thread's own in every turn."""
+    return _add_one(board)
+
+
+@kernel_function
+@no_type_check
+def begin_turns(counters, phase):
+    """Begin a phase that is made of turns."""
+    if _add_one(counters + _LINES * phase) == 0:
+        _write(counters + _LINES * phase + _CLOCKS, _clock())
+
+
+@kernel_function
+@no_type_check
+def end_turns(counters, phase):
+    """End it."""
+    _write(counters + _LINES * phase + _CLOCKS + 8, _clock())
+
+
+@kernel_function
+@no_type_check
+def take_turn(board, turn, parts, own, work, arguments):
+    """Have `work(part, *arguments)` done for every part in this turn, here the thread's own; turns count from 1."""
+    part, found, turns = own if own < parts else 0, 0, 0
+    while found < parts:
+        claimed = board + _LINES * (1 + part)
+        if _look(claimed + _DONE) >= turn:
+            part, found = part + 1 if part + 1 < parts else 0, found + 1
+        elif (part == own or part >= _look(board) or turns > _PATIENCE) and _replace(claimed, turn - 1, turn):
+            work(part, *arguments)
+            _publish(claimed + _DONE, turn)
+        else:
+            turns += 1
+            if turns < _PATIENCE:
+                _pause()
+            else:
+                _give_way()
