@@ -25,7 +25,7 @@ test: lint
 	$(BIN)/python -m pytest -n auto -m "not slow" $(PYTEST_ARGS)
 
 test-slow: .venv/dev-installed
-	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto -m slow $(PYTEST_ARGS)
 
 lint: .venv/dev-installed
 	$(BIN)/ruff format --check src tests benchmarks

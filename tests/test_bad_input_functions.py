@@ -47,6 +47,7 @@ OP_CALLS = {
     "h_0-one-for-all": ("h_0", lambda h: h[:1], VALUE, r"^h_0 must be .* = \(3, 6\); got \(1, 6\)$"),
     "h_0-width": ("h_0", lambda h: h[:, :5], VALUE, r"^(h_0|weight_ih|weight_hh) must be .*; got"),
     "h_0-rank": ("h_0", lambda h: h[None], VALUE, r"^h_0 must be \(B, H\); got \(1, 3, 6\)$"),
+    "h_0-no-unit": ("h_0", lambda h: h[:, :0], VALUE, r"^h_0 must be \(B, H\) with at least one unit; got \(3, 0\)$"),
     "h_0-none": ("h_0", lambda h: None, TYPE, r"^h_0 must be a torch\.Tensor; got NoneType$"),
     "h_0-dtype": (
         "h_0",

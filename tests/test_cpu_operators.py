@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from tests.contract.cases import SYSTEMS, Inputs, Size, draw, forward, named_out
 from tests.contract.common import FLOAT32, GRU, MASKS, pinned_to
 from tests.contract.compare import assert_same
 from tidegate import ops
+from tidegate.errors import BackendError, InputValueError
 from tidegate.ops import Pins
 from tidegate.ops.cpu.operators import recurrence
 from tidegate.ops.cpu.profile import profile
@@ -153,7 +155,6 @@ def test_any_layout_of_the_input_and_of_what_arrives(layout):
     found = torch.autograd.grad(layer(other)[0], list(layer.parameters()), arrives)
     expected = torch.autograd.grad(layer(x)[0], list(layer.parameters()), arrives.clone().contiguous())
     assert_same(dict(enumerate(found)), dict(enumerate(expected)), exact=True)  # type: ignore[arg-type]
-    assert_same({"y": tg.GRU(3, 20)(torch.from_numpy(x.numpy()[::-1].copy()))[0] * 0}, {"y": torch.zeros(9, 5, 20)})
 
 
 def test_numbers_do_not_depend_on_the_batch_they_came_in():
@@ -193,19 +194,93 @@ def test_a_profile_tells_the_phases_of_every_kernel(size, told):
     assert later == []
 
 
+def test_profiles_within_each_other_hear_the_same():
+    layer, x = tg.GRU(3, 20, backend="cpu"), torch.randn(*SIZE[:3])
+    with profile() as outer:
+        with profile() as inner:
+            pass
+        assert inner == []
+        layer(x)
+    assert [phase.name for phase in outer] == ["pack", "steps"]
+
+
+def test_gradients_of_many_at_once_are_those_of_each():
+    layer, x = tg.GRU(3, 7, 2), torch.randn(4, 2, 3, requires_grad=True)
+    y, arrive = layer(x)[0], torch.randn(5, 4, 2, 7)
+    every = torch.autograd.grad(y, (x, *layer.parameters()), arrive, is_grads_batched=True, retain_graph=True)
+    for number, one in enumerate(arrive):
+        alone = torch.autograd.grad(y, (x, *layer.parameters()), one, retain_graph=True)
+        got, expected = (
+            {str(i): tensor for i, tensor in enumerate(found)} for found in ((e[number] for e in every), alone)
+        )
+        assert_same(got, expected)
+
+
+def test_compiled_gradients_of_a_function_are_right():
+    layer, x = tg.GRU(3, 7), torch.randn(4, 2, 3)
+
+    def loss(parameters: dict[str, Tensor]) -> Tensor:
+        y: Tensor = functional_call(layer, parameters, (x,))[0]
+        return y.square().sum()
+
+    parameters = {name: one.detach() for name, one in layer.named_parameters()}
+    compiled = torch.compile(torch.func.grad(loss), backend="aot_eager")
+    assert_same(compiled(parameters), torch.func.grad(loss)(parameters))
+
+
+def test_the_operator_takes_any_layout_and_refuses_wrong_shapes():
+    inputs = draw(GRU, Size(4, 3, 2, 5))
+    _, *others = inputs.named().values()
+    flags = (0, None, None, None, False, False, False)
+    turned = inputs.x.transpose(0, 1).contiguous().transpose(0, 1)
+    assert not turned.is_contiguous()
+    right = recurrence("gru", inputs.x, *others, *flags)[0]
+    assert_same({"hidden": recurrence("gru", turned, *others, *flags)[0]}, {"hidden": right}, exact=True)
+    h_0, *weights = others
+    with pytest.raises(InputValueError, match=r"h_0 must be \(3, 5\); got \(2, 5\)"):
+        recurrence("gru", inputs.x, h_0[:2], *weights, *flags)
+    with pytest.raises(InputValueError, match=r"weight_hh must be \(15, 5\); got \(15, 4\)"):
+        recurrence("gru", inputs.x, h_0, weights[0], weights[1][:, :4], *weights[2:], *flags)
+    with pytest.raises(InputValueError, match=r"mask must be \(4, 3\); got \(3, 4\)"):
+        recurrence("gru", inputs.x, *others, 0, torch.ones(3, 4, dtype=torch.bool), *flags[2:])
+    with pytest.raises(InputValueError, match=r"pin_update must fit \(4, 3, 5\); got \(1, 2, 5\)"):
+        recurrence("gru", inputs.x, *others, 0, None, torch.ones(1, 2, 5), *flags[3:])
+
+
+def test_what_was_not_asked_for_has_no_gradient():
+    inputs = draw(GRU, Size(4, 3, 2, 5)).map(lambda tensor: tensor.clone().requires_grad_())
+    hidden, *others = recurrence("gru", *inputs.named().values(), 0, None, None, None, False, False, True)
+    assert hidden.requires_grad
+    assert not any(other.requires_grad for other in others)
+
+
+def test_a_system_without_kernels_runs_on_reference(monkeypatch):
+    monkeypatch.setitem(ops.SYSTEMS, "mine", ops.SYSTEMS["gru"])
+    inputs = draw(GRU, SIZE)
+    call = replace(inputs.call(), system="mine")
+    assert ops.choose(call).backend == "reference"
+    assert "not cpu: it has no kernels for mine" in ops.choose(call).reason
+    assert_same({"hidden": ops.run(call).hidden}, {"hidden": ops.run(inputs.call(), "reference").hidden}, exact=True)
+    with pytest.raises(BackendError, match='backend "cpu" cannot run this layer: it has no kernels for mine'):
+        ops.run(call, "cpu")
+
+
 def error(got: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, float]:
     return {name: float((got[name].double() - exact[name]).norm() / exact[name].norm()) for name in exact}
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gru", "rnn_tanh"])
 @pytest.mark.parametrize(("T", "B", "I", "H"), [(5000, 2, 8, 32), (1000, 5, 13, 100), (300, 17, 33, 128)])
-def test_as_exact_as_torchs_own_gru(T, B, I, H):
-    """Against float64, at most twice the error that torch.nn.GRU makes on the same float32 numbers."""
-    inputs = draw(GRU, Size(T, B, I, H))
+def test_as_exact_as_torchs_own(T, B, I, H, kind):
+    """Against float64, at most twice the error that torch.nn's layer makes on the same float32 numbers."""
+    case = next(one for one in SYSTEMS if (one.system, one.activation) == (kind.removesuffix("_tanh"), "tanh"))
+    inputs = draw(case, Size(T, B, I, H))
 
     def torchs(leaves: Inputs) -> dict[str, Tensor]:
         weights = [weight for weight in leaves.weights if weight is not None]
-        y, h_n = torch._VF.gru(leaves.x, leaves.h_0.unsqueeze(0), weights, True, 1, 0.0, True, False, False)
+        run = getattr(torch._VF, kind)
+        y, h_n = run(leaves.x, leaves.h_0.unsqueeze(0), weights, True, 1, 0.0, True, False, False)
         return {"hidden": y, "h_n": h_n[0]}
 
     def ours(leaves: Inputs) -> dict[str, Tensor]:

@@ -3,17 +3,23 @@ states to the bit, and the same sums over sequences to rounding."""
 
 import os
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 
+import tidegate as tg
 from tests.contract.cases import Size, draw, forward, with_gradients
 from tests.contract.common import FLOAT32, GRU, GRU_RESET_BEFORE
 from tests.contract.compare import assert_same
-from tidegate.ops.cpu import team
+from tidegate.ops.cpu import compiled, team
 
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 SIZES = [Size(40, 1, 5, 130), Size(40, 3, 5, 100), Size(30, 17, 33, 64)]
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
 @pytest.fixture(autouse=True)
@@ -58,13 +64,33 @@ def test_the_number_of_threads_changes_no_more_than_the_order_of_sums(case, size
             assert_same(compute(size, case), first, exact=True)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_torchs_number_of_threads_is_the_one_that_runs(monkeypatch, threads):
+@pytest.mark.parametrize(
+    ("threads", "size"), [(2, Size(1, 1, 900, 900)), (2, Size(513, 1, 9, 128)), (3, Size(257, 2, 9, 160))]
+)
+def test_a_chunk_of_fewer_steps_than_threads_ends(threads, size):
+    """The last chunk has one step, whose input's gradient is one thread's alone."""
+    torch.set_num_threads(threads)
+    together = compute(size)
+    torch.set_num_threads(1)
+    assert_same(together, compute(size))
+
+
+@pytest.mark.parametrize(
+    ("threads", "size", "expected"),
+    [
+        (1, Size(40, 17, 33, 64), 1),
+        (3, Size(40, 17, 33, 64), 3),
+        (3, Size(900, 1, 33, 96), 2),  # so many have units enough
+        (8, Size(900, 3, 33, 64), 3),  # a sequence each
+        (2, Size(2, 1, 3, 5), 1),  # not worth it
+    ],
+)
+def test_as_many_of_torchs_threads_run_as_have_work(monkeypatch, threads, size, expected):
     seen = []
     monkeypatch.setattr("tidegate.ops.cpu.launch.run_together", lambda *arguments: seen.append(arguments[-1]))
     torch.set_num_threads(threads)
-    forward(draw(GRU, Size(40, 17, 33, 64)), "cpu")
-    assert seen == [threads]
+    forward(draw(GRU, size), "cpu")
+    assert seen == [expected]
 
 
 def test_eight_threads_calling_at_once_get_the_answers_they_get_alone(threads_of):
@@ -92,16 +118,12 @@ def test_eight_threads_calling_at_once_get_the_answers_they_get_alone(threads_of
             assert_same(one, alone[which], exact=True)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_process_computes_the_same():
-    torch.set_num_threads(2)
-    before = forward(draw(GRU, SIZES[2]), "cpu")  # torch's threads are running now
+def in_a_fork(check: Callable[[], None]) -> int:
+    """The exit code of a forked process that runs `check`."""
     child = os.fork()
     if child == 0:
         try:
-            for _ in range(3):
-                assert_same(forward(draw(GRU, SIZES[2]), "cpu"), before, exact=True)
+            check()
             os._exit(0)
         except BaseException:  # noqa: BLE001 - the child must not go on with the tests
             os._exit(1)
@@ -109,7 +131,58 @@ def test_a_forked_process_computes_the_same():
     waited.start()
     _, status = os.waitpid(child, 0)
     waited.cancel()
-    assert os.waitstatus_to_exitcode(status) == 0
+    return os.waitstatus_to_exitcode(status)
+
+
+@forks
+def test_a_forked_process_computes_the_same():
+    torch.set_num_threads(2)
+    before = forward(draw(GRU, SIZES[2]), "cpu")  # torch's threads are running now
+
+    def check() -> None:
+        for _ in range(3):
+            assert_same(forward(draw(GRU, SIZES[2]), "cpu"), before, exact=True)
+
+    assert in_a_fork(check) == 0
+
+
+def stream_of(layer: tg.GRU, x: torch.Tensor) -> torch.Tensor:
+    stream = tg.Stream(layer)
+    return torch.stack([stream(x_t) for x_t in x])
+
+
+@forks
+def test_a_stream_of_a_wide_layer_is_right_in_a_forked_process():
+    torch.set_num_threads(2)
+    layer, x = tg.GRU(64, 512, backend="cpu"), torch.randn(300, 64)
+    expected = stream_of(layer, x)
+    assert in_a_fork(lambda: torch.testing.assert_close(stream_of(layer, x), expected, rtol=0, atol=0)) == 0
+
+
+def test_a_stream_of_a_wide_layer_is_right_on_either_kind_of_threads(threads_of):
+    layer, x = tg.GRU(64, 512, backend="cpu"), torch.randn(300, 64)
+    torch.set_num_threads(1)
+    alone = stream_of(layer, x)
+    torch.set_num_threads(2)
+    assert torch.equal(stream_of(layer, x), alone)
+
+
+@forks
+def test_a_fork_waits_until_no_kernel_is_being_made():
+    held = threading.Event()
+
+    def make() -> None:
+        with compiled._lock:
+            held.set()
+            time.sleep(0.3)
+
+    maker = threading.Thread(target=make)
+    maker.start()
+    held.wait(10)
+    assert in_a_fork(lambda: compiled._lock.acquire(timeout=5) or os._exit(2)) == 0
+    maker.join(10)
+    assert compiled._lock.acquire(timeout=5)
+    compiled._lock.release()
 
 
 def test_workers_of_a_data_loader_compute_the_same():

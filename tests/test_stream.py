@@ -124,18 +124,89 @@ def test_with_out_nothing_is_allocated():
     assert stream(torch.ones(30), given) is given
 
 
-def test_weights_are_those_of_when_it_was_made_until_it_is_reset():
+def test_weights_are_those_of_the_first_step_until_it_is_reset():
     layer, x = tg.GRU(3, 5), torch.randn(3)
-    stream, other = tg.Stream(layer), tg.Stream(layer)
-    first = stream(x)
+    stream, other, same = tg.Stream(layer), tg.Stream(layer), tg.Stream(layer)
+    first, _ = stream(x), same(x)
     with torch.no_grad():
         for weight in layer.parameters():
             weight.mul_(2)
     assert not torch.equal(other(x), first)
+    assert torch.equal(same(x), stream(x))
     stream.reset()
     assert torch.equal(stream(x), sequence(layer, x.unsqueeze(0))[0])
     stream.reset()
     assert stream(torch.randn(4, 3)).shape == (4, 5)
+
+
+def test_a_reset_takes_the_layers_dtype_anew():
+    layer = tg.GRU(3, 5)
+    stream = tg.Stream(layer)
+    stream(np.ones(3, np.float32))
+    layer.double()
+    stream.reset()
+    y = stream(np.ones(3))
+    assert y.dtype == np.float64
+    np.testing.assert_allclose(y, sequence(layer, torch.ones(1, 3, dtype=torch.float64))[0].numpy(), atol=1e-12)
+
+
+def test_a_dtype_that_numpy_lacks_streams_as_torch(as_users_run_it):
+    layer = tg.GRU(3, 5, dtype=torch.bfloat16)
+    stream, x = tg.Stream(layer), torch.randn(4, 3, dtype=torch.bfloat16)
+    y = torch.stack([stream(x_t) for x_t in x])
+    torch.testing.assert_close(y, sequence(layer, x), rtol=0, atol=1e-2)
+    with pytest.raises(InputTypeError, match=r"x must be a torch tensor, torch\.bfloat16 on cpu; got a NumPy"):
+        stream(np.ones(3, np.float32))
+
+
+@pytest.mark.parametrize("view", ["every second", "from the end", "a column", "read-only"])
+def test_any_layout_of_a_step(view):
+    layer, x = tg.GRU(3, 5, backend="cpu"), np.random.default_rng(0).standard_normal((4, 2, 3), dtype=np.float32)
+    wide = np.repeat(x, 2, axis=2)
+    turned = {
+        "every second": wide[..., ::2], "from the end": x[..., ::-1].copy()[..., ::-1],
+        "a column": np.asfortranarray(x), "read-only": np.frombuffer(x.tobytes(), np.float32).reshape(x.shape),
+    }[view]  # fmt: skip
+    stream, expected = tg.Stream(layer), sequence(layer, torch.from_numpy(x)).numpy()
+    assert np.array_equal(np.stack([stream(x_t) for x_t in turned]), expected)
+
+
+def test_a_stream_begun_without_gradients_altogether_goes_on_outside():
+    stream = tg.Stream(tg.GRU(3, 5))
+    with torch.inference_mode():
+        stream(torch.ones(3))
+    stream(torch.ones(3))
+    stream(np.ones(3, np.float32))
+    assert stream.state is not None
+
+
+class Louder(tg.GRU):
+    def forward(self, *arguments, **options):
+        y, h_n = super().forward(*arguments, **options)
+        return y * 100, h_n
+
+
+def test_a_layer_with_a_forward_of_its_own_is_one_sentence(as_users_run_it):
+    with pytest.raises(
+        InputTypeError, match="layer must be one whose steps are known: Louder has a forward of its own"
+    ):
+        tg.Stream(Louder(3, 5))
+
+
+def test_a_refused_step_leaves_the_stream_as_it_was(as_users_run_it):
+    stream = tg.Stream(tg.GRU(3, 5))
+    read_only = np.empty((2, 5), np.float32)
+    read_only.flags.writeable = False
+    for out in (np.empty(5, np.float32), read_only):
+        with pytest.raises(InputTypeError, match="out must be a NumPy array"):
+            stream(np.ones((2, 3), np.float32), out)
+    y = stream(np.ones(3, np.float32))  # not bound to two signals
+    assert np.array_equal(y, tg.Stream(stream._layer)(np.ones(3, np.float32)))
+    with pytest.raises(InputValueError, match=r"x must be \(I,\) or \(B, I\) with I = 3; got \(\)"):
+        stream(np.float32(1).reshape(()))
+    stream.reset()
+    with pytest.raises(InputValueError, match=r"x must be \(I,\) or \(B, I\) with I = 3; got \(\)"):
+        stream(np.float32(1).reshape(()))
 
 
 def test_threads_that_share_a_stream_take_turns():
@@ -186,7 +257,9 @@ def test_another_number_of_signals_or_an_out_that_does_not_fit_is_one_sentence(a
     with pytest.raises(InputValueError, match=r"x must be what it was in the first step, = \(2, 3\); got \(3, 3\)"):
         stream(np.ones((3, 3), np.float32))
     for out in (np.empty(5, np.float32), np.empty((2, 5)), torch.empty(2, 5), "out"):
-        with pytest.raises(InputTypeError, match=r"out must be a NumPy array \(2, 5\) of float32 like x; got "):
+        with pytest.raises(
+            InputTypeError, match=r"out must be a NumPy array \(2, 5\) of float32 like x, to write to; got "
+        ):
             stream(np.ones((2, 3), np.float32), out)  # type: ignore[type-var]
 
 

@@ -44,6 +44,8 @@ class _Layers(Recurrent, torch.nn.RNNBase):
             `output`, the last layer's states in the form of the input, (T, B, D*H) or as above, and `h_n`, the final
             states (L*D, B, H) or (L*D, H).
 
+        A gradient needs `output` as it was: changed in place before the way back, it is PyTorch's error.
+
         Raises:
             InputValueError, InputTypeError: an argument has the wrong shape, value, dtype or device.
             BackendError: the layer's backend cannot run this call.
@@ -95,8 +97,8 @@ class GRU(_Layers, torch.nn.GRU):  # type: ignore[misc]  # one forward with more
             2014); None for the update-only GRU, whose weights lack the reset rows: (2*H, ·) instead of (3*H, ·).
         activation: `g`: "tanh", "relu", "sigmoid", "identity" or a function of a tensor.
         learn_h_0: add a parameter `h_0` (L*D, H), zero at first, that is the initial state where none is given.
-        recompute: keep only the states for the gradient, and compute the gates anew on the way back: a third of the
-            memory or less for about a third more time.
+        recompute: keep only the states for the gradient, and compute the gates anew on the way back: about half of the
+            memory, less than a third of torch.nn.GRU's, for about a third more time.
         backend: "auto", or the name of the one to use.
     """
 
@@ -145,8 +147,7 @@ class RNN(_Layers, torch.nn.RNN):  # type: ignore[misc]  # as GRU
         activation: `g`: "tanh", "relu", "sigmoid", "identity" or a function of a tensor; if None, torch.nn's
             `nonlinearity`.
         learn_h_0: add a parameter `h_0` (L*D, H), zero at first, that is the initial state where none is given.
-        recompute: keep only the states for the gradient, and compute the gates anew on the way back: a third of the
-            memory or less for about a third more time.
+        recompute: keep only the states for the gradient, as the way back of an RNN needs no more.
         backend: "auto", or the name of the one to use.
     """
 

@@ -96,6 +96,8 @@ def _recurrence(
     if check_tensor("h_0", h_0).ndim != 2:
         raise InputValueError(f"h_0 must be (B, H); got {tuple(h_0.shape)}")
     hidden = h_0.shape[1]
+    if not hidden:
+        raise InputValueError(f"h_0 must be (B, H) with at least one unit; got {tuple(h_0.shape)}")
     rows = SYSTEMS[system].blocks * hidden
     expected = {
         "weight_ih": ((rows, size), "(G*H, I)"),

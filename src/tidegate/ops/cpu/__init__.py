@@ -5,6 +5,7 @@ from torch import Tensor
 
 from tidegate.ops import reference
 from tidegate.ops.call import Call, Steps
+from tidegate.ops.cpu.layout import LAYOUTS
 from tidegate.ops.cpu.machine import missing
 from tidegate.ops.cpu.operators import ACTIVATION_NUMBERS, recurrence
 from tidegate.ops.cpu.step import Stepper
@@ -14,8 +15,10 @@ __all__ = ["Stepper", "remark", "run", "unsupported"]
 _DTYPES = (torch.float32, torch.float64)
 
 
-def unsupported(call: Call) -> str | None:
+def unsupported(call: Call) -> str | None:  # noqa: PLR0911 - one for each reason
     """Why the kernels cannot run `call`, in one sentence, or None if they can."""
+    if call.system not in LAYOUTS:
+        return f"it has no kernels for {call.system}"
     if call.x.device.type != "cpu":
         return f"its kernels run on the CPU, and the input is on {call.x.device}"
     if call.x.dtype not in _DTYPES:
@@ -24,6 +27,8 @@ def unsupported(call: Call) -> str | None:
         return f"its kernels have the activations {', '.join(ACTIVATION_NUMBERS)}, and this one is a function"
     if torch.is_autocast_enabled("cpu"):
         return "its kernels calculate in the dtype they are given, and autocast is on"
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return "its kernels cannot be transformed by torch.func (vmap, grad, jvp)"
     if not torch.compiler.is_compiling() and (reason := _beyond(call)):
         return reason
     return missing()
@@ -31,8 +36,6 @@ def unsupported(call: Call) -> str | None:
 
 def _beyond(call: Call) -> str | None:
     """Which kind of differentiation or tensor is under way that operators of PyTorch's own could follow, not ours."""
-    if torch._C._functorch.peek_interpreter_stack() is not None:
-        return "its kernels cannot be transformed by torch.func (vmap, grad, jvp)"
     tensors = _tensors(call)
     if torch.autograd.forward_ad._current_level >= 0 and any(
         torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None  # type: ignore[no-untyped-call]

@@ -1,6 +1,6 @@
 """The backward kernel: chunk by chunk from the last step to the first.
 
-In a chunk, `cells` turns, step by step, the gradient of the state into those of the sums, and a product with the
+In a chunk, `cells` turn, step by step, the gradient of the state into those of the sums, and a product with the
 transposed weights carries it to the step before. The gradients of the sums stay, for all the chunk's rows: they become
 the gradient of the input, and `totals` adds them up to those of the weights.
 
@@ -15,7 +15,7 @@ from tidegate.ops.cpu import cells
 from tidegate.ops.cpu.forward import step_functions
 from tidegate.ops.cpu.layout import Layout
 from tidegate.ops.cpu.lowering import kernel_function
-from tidegate.ops.cpu.memory import field, get_byte, nothing, pin_reader
+from tidegate.ops.cpu.memory import field, get_byte, groups, nothing, pin_reader, state_before
 from tidegate.ops.cpu.panels import PLAIN, transposed_packer
 from tidegate.ops.cpu.sharing import arrive, begin_turns, end_turns, share, take_turn
 from tidegate.ops.cpu.totals import totals
@@ -52,6 +52,7 @@ def backward_kernel(layout: Layout, form: Format) -> Any:
     cells_back, relevant_back, past_back = _step_back(layout, form, product)
     inputs_back, pack = input_gradient(layout, form, product), _packing(layout, form)
     steps_of, batch_of, inputs_of, units_of = field("STEPS"), field("BATCH"), field("INPUTS"), field("UNITS")
+    groups_of = groups(form)
     chunk_of, slices_of, parts_of, reverse_of = field("CHUNK"), field("SLICES"), field("PARTS"), field("REVERSE")
     capacity_of, apart_of, recompute_of = field("CAPACITY"), field("APART"), field("RECOMPUTE")
     counters_of, board_of = field("COUNTERS"), field("BOARD")
@@ -59,16 +60,12 @@ def backward_kernel(layout: Layout, form: Format) -> Any:
     d_x, gradients_of = field("D_X"), field("GRADIENTS")
 
     @kernel_function
-    def groups_of(p):
-        return (units_of(p) + lanes - 1) // lanes
-
-    @kernel_function
     def panels_of(p):
         return (groups_of(p) + PLAIN - 1) // PLAIN
 
     @kernel_function
-    def chunk_at(p, turn):
-        end = steps_of(p) - turn * chunk_of(p)
+    def chunk_at(p, chunk):
+        end = steps_of(p) - chunk * chunk_of(p)
         return max(0, end - chunk_of(p)), end
 
     @kernel_function
@@ -87,8 +84,8 @@ def backward_kernel(layout: Layout, form: Format) -> Any:
         )  # fmt: skip
 
     @kernel_function
-    def slice_back(part, p, turn):
-        begin, end = chunk_at(p, turn)
+    def slice_back(part, p, chunk):
+        begin, end = chunk_at(p, chunk)
         low, high = batch_of(p) * part // slices_of(p), batch_of(p) * (part + 1) // slices_of(p)
         groups, first = groups_of(p), steps_of(p) - end if reverse_of(p) else begin
         update, reset, candidate, kept = states_of(p, begin, end)
@@ -110,49 +107,47 @@ def backward_kernel(layout: Layout, form: Format) -> Any:
     @kernel_function
     def whole_slice_back(part, p):
         low, high = batch_of(p) * part // slices_of(p), batch_of(p) * (part + 1) // slices_of(p)
-        for turn in range((steps_of(p) + chunk_of(p) - 1) // chunk_of(p)):
-            slice_back(part, p, turn)
-            begin, end = chunk_at(p, turn)
+        for chunk in range((steps_of(p) + chunk_of(p) - 1) // chunk_of(p)):
+            slice_back(part, p, chunk)
+            begin, end = chunk_at(p, chunk)
             rows = (end - begin) * (high - low)
             for group in range(groups_of(p)):
-                add_inputs(p, part, rows, group, part, turn == 0)
-                add_past(p, part, rows, group, part, turn == 0)
+                add_inputs(p, part, rows, group, part, chunk == 0)
+                add_past(p, part, rows, group, part, chunk == 0)
 
     @kernel_function
-    def add_of_all(task, p, turn):
-        begin, end = chunk_at(p, turn)
+    def add_of_all(task, p, chunk):
+        begin, end = chunk_at(p, chunk)
         for part in range(max(1, slices_of(p))):
             slices = max(1, slices_of(p))
             rows = (end - begin) * (batch_of(p) * (part + 1) // slices - batch_of(p) * part // slices)
             if task % 2:
-                add_past(p, part, rows, task // 2, 0, turn == 0 and part == 0)
+                add_past(p, part, rows, task // 2, 0, chunk == 0 and part == 0)
             else:
-                add_inputs(p, part, rows, task // 2, 0, turn == 0 and part == 0)
+                add_inputs(p, part, rows, task // 2, 0, chunk == 0 and part == 0)
 
     @kernel_function
-    def units_cells(task, p, parts, s, turn):
+    def units_cells(task, p, parts, s, chunk):
         # first what the step after this one, which all threads have done, gives to the state of these units
-        begin, end = chunk_at(p, turn)
+        begin, end = chunk_at(p, chunk)
         first, batch = steps_of(p) - end if reverse_of(p) else begin, batch_of(p)
         panels = panels_of(p)
         low, high = panels * task // parts, panels * (task + 1) // parts
         update, reset, candidate, kept = states_of(p, begin, end)
-        for step in (s + 1, s):
-            t = steps_of(p) - 1 - step if reverse_of(p) else step
-            here = gradients_of(p) + (t - first) * batch * width * vector
-            if step > s:
-                if n_past and step < end:
-                    past_back(p, here, 0, batch, low, high)
-            elif s >= begin:
-                cells_back(
-                    p, t, s == 0, here, 0, batch, low * PLAIN, min(high * PLAIN, groups_of(p)),
-                    update, reset, candidate, kept,
-                )  # fmt: skip
+        t, after = (steps_of(p) - 1 - s, -1) if reverse_of(p) else (s, 1)
+        here, row = gradients_of(p) + (t - first) * batch * width * vector, batch * width * vector
+        if n_past and s + 1 < end:
+            past_back(p, here + after * row, 0, batch, low, high)
+        if s >= begin:
+            cells_back(
+                p, t, s == 0, here, 0, batch, low * PLAIN, min(high * PLAIN, groups_of(p)),
+                update, reset, candidate, kept,
+            )  # fmt: skip
 
     @kernel_function
-    def units_relevant(task, p, parts, s, turn):
+    def units_relevant(task, p, parts, s, chunk):
         if n_relevant:
-            begin, end = chunk_at(p, turn)
+            begin, end = chunk_at(p, chunk)
             t, panels = steps_of(p) - 1 - s if reverse_of(p) else s, panels_of(p)
             first = steps_of(p) - end if reverse_of(p) else begin
             here = gradients_of(p) + (t - first) * batch_of(p) * width * vector
@@ -161,8 +156,8 @@ def backward_kernel(layout: Layout, form: Format) -> Any:
             relevant_back(p, t, s == 0, here, 0, batch_of(p), low, high, reset)
 
     @kernel_function
-    def units_inputs_and_operands(task, p, parts, turn):
-        begin, end = chunk_at(p, turn)
+    def units_inputs_and_operands(task, p, parts, chunk):
+        begin, end = chunk_at(p, chunk)
         first, batch = steps_of(p) - end if reverse_of(p) else begin, batch_of(p)
         low, high = (end - begin) * task // parts, (end - begin) * (task + 1) // parts
         _, reset, _, _ = states_of(p, begin, end)
@@ -172,23 +167,23 @@ def backward_kernel(layout: Layout, form: Format) -> Any:
         operands(p, 0, low * batch, high * batch, first, 0, batch, reset)
 
     @kernel_function
-    def units_back(p, own, phase, turn, turns):
-        begin, end = chunk_at(p, turn)
+    def units_back(p, own, phase, chunk, turn):
+        begin, end = chunk_at(p, chunk)
         counters, board, parts = counters_of(p), board_of(p), parts_of(p)
         if recompute_of(p):
-            turns = units_forward(p, own, phase, turns, begin, end, 0, *states_of(p, begin, end))
+            turn = units_forward(p, own, phase, turn, begin, end, 0, *states_of(p, begin, end))
             phase += 2
         begin_turns(counters, phase)
         for s in range(end - 1, begin - 1, -1):
-            turns += 1
-            take_turn(board, turns, parts, own, units_cells, (p, parts, s, turn))
+            turn += 1
+            take_turn(board, turn, parts, own, units_cells, (p, parts, s, chunk))
             if n_relevant:
-                turns += 1
-                take_turn(board, turns, parts, own, units_relevant, (p, parts, s, turn))
-        take_turn(board, turns + 1, parts, own, units_cells, (p, parts, begin - 1, turn))
+                turn += 1
+                take_turn(board, turn, parts, own, units_relevant, (p, parts, s, chunk))
+        take_turn(board, turn + 1, parts, own, units_cells, (p, parts, begin - 1, chunk))
         end_turns(counters, phase)
-        share(counters, phase + 1, parts, units_inputs_and_operands, (p, parts, turn))
-        return phase + 2, turns + 1
+        share(counters, phase + 1, parts, units_inputs_and_operands, (p, parts, chunk))
+        return phase + 2, turn + 1
 
     @kernel_function
     def finish_group(group, p, owners):
@@ -208,14 +203,14 @@ def backward_kernel(layout: Layout, form: Format) -> Any:
             share(counters, phase, slices, whole_slice_back, (p,))
             phase, owners = phase + 1, slices
         else:
-            own, turns = arrive(board_of(p)), 0
-            for turn in range((steps_of(p) + chunk_of(p) - 1) // chunk_of(p)):
+            own, turn = arrive(board_of(p)), 0
+            for chunk in range((steps_of(p) + chunk_of(p) - 1) // chunk_of(p)):
                 if slices:
-                    share(counters, phase, slices, slice_back, (p, turn))
+                    share(counters, phase, slices, slice_back, (p, chunk))
                     phase += 1
                 else:
-                    phase, turns = units_back(p, own, phase, turn, turns)
-                share(counters, phase, 2 * groups, add_of_all, (p, turn))
+                    phase, turn = units_back(p, own, phase, chunk, turn)
+                share(counters, phase, 2 * groups, add_of_all, (p, chunk))
                 phase += 1
         share(counters, phase, groups, finish_group, (p, owners))
 
@@ -261,9 +256,10 @@ def _step_back(layout: Layout, form: Format, product: Any) -> _StepBack:
     cell = cells.cell_gradient(layout, form)
     relevant_cell = cells.relevant_past_gradient(layout, form) if n_relevant else nothing(10)
     pass_by = _pass_by(form, width)
-    batch_of, units_of, reverse_of = field("BATCH"), field("UNITS"), field("REVERSE")
+    groups_of, before = groups(form), state_before(form)
+    batch_of, units_of = field("BATCH"), field("UNITS")
     capacity_of, mask_of, activation_of = field("CAPACITY"), field("MASK"), field("ACTIVATION")
-    h_0_of, hidden_of, carry_of, d_relevant = field("H_0"), field("HIDDEN"), field("CARRY"), field("D_RELEVANT")
+    carry_of, d_relevant = field("CARRY"), field("D_RELEVANT")
     d_hidden, d_update, d_reset, d_candidate = (
         field(f"D_{name}") for name in ("HIDDEN", "UPDATE", "RESET", "CANDIDATE")
     )
@@ -271,21 +267,9 @@ def _step_back(layout: Layout, form: Format, product: Any) -> _StepBack:
     (update_kind, update_pin), (reset_kind, reset_pin) = (pin_reader(form, gate) for gate in ("UPDATE", "RESET"))
 
     @kernel_function
-    def groups_of(p):
-        return (units_of(p) + lanes - 1) // lanes
-
-    @kernel_function
-    def state_before(p, t, begins):
-        return (
-            h_0_of(p)
-            if begins
-            else hidden_of(p) + (t + 1 if reverse_of(p) else t - 1) * batch_of(p) * units_of(p) * size
-        )
-
-    @kernel_function
     def cells_back(p, t, begins, gradients, low, high, from_group, to_group, update, reset, candidate, kept):
         batch, units, mask, groups, number = batch_of(p), units_of(p), mask_of(p), groups_of(p), activation_of(p)
-        h_prev, group_bytes = state_before(p, t, begins), capacity_of(p) * row_bytes
+        h_prev, group_bytes = before(p, t, begins), capacity_of(p) * row_bytes
         at_hidden, at_update, at_reset, at_candidate = d_hidden(p), d_update(p), d_reset(p), d_candidate(p)
         pinned_update, pinned_reset = update_kind(p), reset_kind(p)
         u_at = r_at = 0
@@ -315,7 +299,7 @@ def _step_back(layout: Layout, form: Format, product: Any) -> _StepBack:
     @kernel_function
     def relevant_back(p, t, begins, gradients, low, high, from_panel, to_panel, reset):
         batch, units, mask, groups = batch_of(p), units_of(p), mask_of(p), groups_of(p)
-        h_prev, group_bytes, kind = state_before(p, t, begins), capacity_of(p) * row_bytes, reset_kind(p)
+        h_prev, group_bytes, kind = before(p, t, begins), capacity_of(p) * row_bytes, reset_kind(p)
         product(
             high - low, gradients + relevant_at * vector, row_bytes, group_bytes, groups, n_relevant * lanes,
             back_relevant(p), from_panel, to_panel, groups, zeros(p), 0,

@@ -1,4 +1,4 @@
-"""The elementwise part of a step and of its gradient, for one vector of units of one sequence: `equations.py` again.
+"""The elementwise part of a step and of its gradient, vector by vector of units: `equations.py` again.
 
 Each function here writes vector code for one system; what it makes takes the arguments that it names, and how many
 lanes are used. `past` and `inputs` are the sums of the two products of the step, in the order that `Layout` gives them.

@@ -1,9 +1,9 @@
 """From a kernel in Python to an address: Numba compiles it once, the machine code is kept on disk, LLVM alone loads it.
 
 The cache is a folder of files, one for each kernel; a file's name tells all that its code depends on (the sources of
-this room, the versions of Numba and LLVM, the processor, the width of a vector), so that nothing ever has to be
-invalidated. A file is written beside its place and moved there, begins with its own checksum, and is made anew
-where that is wrong; where no folder can be written, each process compiles for itself.
+this room and those it reads, the versions of Numba and LLVM, the processor, the width of a vector), so that nothing
+ever has to be invalidated. A file is written beside its place and moved there, begins with its own checksum, and is
+made anew where that is wrong; where no folder can be written, each process compiles for itself.
 """
 
 import hashlib
@@ -20,12 +20,14 @@ from typing import Any
 
 from tidegate.ops.cpu.machine import Machine
 
-__all__ = ["CACHE_VARIABLE", "cache_folder", "compile_kernel"]
+__all__ = ["CACHE_VARIABLE", "cache_folder", "compile_kernel", "sources"]
 
 #: The folder of the cache, instead of the user's own.
 CACHE_VARIABLE = "TIDEGATE_CACHE_DIR"
 _DIGEST = 32
 _lock = threading.RLock()
+if hasattr(os, "register_at_fork"):  # a process forked while LLVM works could never work with it
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 _engines: list[Any] = []
 
 
@@ -54,16 +56,31 @@ def compile_kernel(name: str, build: Callable[[], Callable[[int], None]], machin
 
 
 _SYMBOL = "tidegate_kernel"
-#: Numba's functions also take where to put the result and where an exception; a kernel has neither.
+#: Numba's functions also take where to put the result and where an exception; a kernel has neither. One that raises has
+#: a fault, and other threads may wait for it: the process ends.
 _ENTRY = """
 declare i32 @"{name}"(ptr, ptr, i64)
 define void @{symbol}(i64 %record) {{
   %result = alloca ptr
   %exception = alloca ptr
-  call i32 @"{name}"(ptr %result, ptr %exception, i64 %record)
+  %status = call i32 @"{name}"(ptr %result, ptr %exception, i64 %record)
+  %right = icmp eq i32 %status, 0
+  br i1 %right, label %done, label %wrong
+wrong:
+  call void @llvm.trap()
+  unreachable
+done:
   ret void
 }}
+declare void @llvm.trap()
 """
+
+
+def sources() -> list[Path]:
+    """The files whose text decides what the code of a kernel is."""
+    room = Path(__file__).parent
+    # the order and the signs of weights are told beside this room
+    return [*sorted(room.glob("*.py")), room.parent / "call.py", room.parents[1] / "conventions.py"]
 
 
 @cache
@@ -72,7 +89,7 @@ def _identity(machine: Machine) -> str:
     from llvmlite import binding  # noqa: PLC0415
 
     told = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.glob("*.py")):
+    for source in sources():
         told.update(source.read_bytes())
     told.update(repr((machine, binding.get_host_cpu_name(), _features(machine), sys.version_info[:2])).encode())
     told.update(repr((version("numba"), version("llvmlite"), sys.platform)).encode())
@@ -112,7 +129,6 @@ def _features(machine: Machine) -> str:
     return str(features.flatten())
 
 
-@cache
 def _target(machine: Machine) -> Any:
     """LLVM's generator of code for `machine`."""
     from llvmlite import binding  # noqa: PLC0415
@@ -129,7 +145,8 @@ def _load(code: bytes, machine: Machine) -> int:
     """The address of the kernel in the object file `code`, mapped into this process for as long as it lasts."""
     from llvmlite import binding  # noqa: PLC0415
 
-    engine = binding.create_mcjit_compiler(binding.parse_assembly(""), _fresh_target(machine))
+    # llvmlite's own memory manager takes one piece for code and constants, which must be near each other
+    engine = binding.create_mcjit_compiler(binding.parse_assembly(""), _target(machine), use_lmm=True)
     engine.add_object_file(binding.ObjectFileRef.from_data(code))
     engine.finalize_object()
     address: int = engine.get_function_address(_SYMBOL)
@@ -137,12 +154,6 @@ def _load(code: bytes, machine: Machine) -> int:
         raise RuntimeError("the kernel is not in its file")
     _engines.append(engine)
     return address
-
-
-def _fresh_target(machine: Machine) -> Any:
-    """A generator that an engine may own."""
-    _target.cache_clear()
-    return _target(machine)
 
 
 def _compile(function: Callable[[int], None], machine: Machine) -> bytes:

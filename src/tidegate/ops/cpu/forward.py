@@ -10,17 +10,17 @@ from typing import Any, NamedTuple, no_type_check
 from tidegate.ops.cpu import cells
 from tidegate.ops.cpu.layout import Layout
 from tidegate.ops.cpu.lowering import kernel_function
-from tidegate.ops.cpu.memory import field, get_byte, nothing, pin_reader
+from tidegate.ops.cpu.memory import field, get_byte, groups, nothing, pin_reader, state_before
 from tidegate.ops.cpu.panels import panel_packer, start_packer
 from tidegate.ops.cpu.record import SUMS, ZEROS
 from tidegate.ops.cpu.sharing import arrive, begin_turns, end_turns, share, take_turn
-from tidegate.ops.cpu.tile import row_product, tiling
+from tidegate.ops.cpu.tile import PANELS, row_product, tiling
 from tidegate.ops.cpu.vector import Code, Format, used_code
 
 __all__ = ["StepFunctions", "forward_kernel", "step_functions"]
 
-#: Rows, or where there is one its vectors of units, whose cells are calculated at once.
-_TOGETHER = 4
+#: Rows whose cells are calculated at once; of a single row, vectors of units, as many as a tile then has panels.
+_CELLS = PANELS
 
 
 class StepFunctions(NamedTuple):
@@ -52,18 +52,14 @@ def step_functions(layout: Layout, form: Format) -> StepFunctions:
     vector = lanes * size
     n_in, n_relevant = len(layout.inputs), len(layout.relevant)
     product_in, cut = row_product(form, n_in), tiling(form)
-    height, together = cut.height, cut.together
+    height, panels_of_tile, groups_of, before = cut.height, cut.panels, groups(form), state_before(form)
     first_product = _product_of_step(layout, form, after=False)
     second_product = _product_of_step(layout, form, after=True) if n_relevant else first_product
-    steps_of, batch_of, inputs_of, units_of = field("STEPS"), field("BATCH"), field("INPUTS"), field("UNITS")
+    steps_of, batch_of, inputs_of = field("STEPS"), field("BATCH"), field("INPUTS")
     slices_of, capacity_of, reverse_of = field("SLICES"), field("CAPACITY"), field("REVERSE")
     parts_of, counters_of, board_of = field("PARTS"), field("COUNTERS"), field("BOARD")
-    x_of, h_0_of, hidden_of, sums_of = field("X"), field("H_0"), field("HIDDEN"), field("SUMS")
+    x_of, sums_of = field("X"), field("SUMS")
     panels_in, starts_in, products_of = field("PANELS_IN"), field("START_IN"), field("PRODUCTS")
-
-    @kernel_function
-    def groups_of(p):
-        return (units_of(p) + lanes - 1) // lanes
 
     @kernel_function
     def inputs(p, products, begin, end, low, high, from_group, to_group):
@@ -81,7 +77,7 @@ def step_functions(layout: Layout, form: Format) -> StepFunctions:
             outer, rows = rows, outer
             x_next, x_row, out_next, out_row = x_row, x_next, out_row, out_next
         tile = height(rows)
-        each = together(tile)
+        each = panels_of_tile(tile)
         for group in range(from_group, to_group, each):
             panels = min(each, to_group - group)
             panel = panels_in(p) + group * depth * n_in * vector
@@ -94,12 +90,6 @@ def step_functions(layout: Layout, form: Format) -> StepFunctions:
                         panel, depth * n_in * vector, start, 0, n_in * vector,
                         out + row * out_row, out_row, n_in * vector,
                     )  # fmt: skip
-
-    @kernel_function
-    def state_before(p, s, t):
-        if s == 0:
-            return h_0_of(p)
-        return hidden_of(p) + (t + 1 if reverse_of(p) else t - 1) * batch_of(p) * units_of(p) * size
 
     @kernel_function
     def scratch(p, part):
@@ -115,7 +105,7 @@ def step_functions(layout: Layout, form: Format) -> StepFunctions:
         for s in range(begin, end):
             t = steps_of(p) - 1 - s if reverse_of(p) else s
             here = products + (end - 1 - s if reverse_of(p) else s - begin) * (high - low) * row_bytes
-            h_prev = state_before(p, s, t)
+            h_prev = before(p, t, s == 0)
             first_product(p, t, h_prev, here, sums, low, high, 0, groups, hidden, update, reset, candidate, kept)
             if n_relevant:
                 second_product(p, t, h_prev, here, sums, low, high, 0, groups, hidden, update, reset, candidate, kept)
@@ -133,7 +123,7 @@ def step_functions(layout: Layout, form: Format) -> StepFunctions:
             t = steps_of(p) - 1 - s if reverse_of(p) else s
             here = products_of(p) + (end - 1 - s if reverse_of(p) else s - begin) * batch * groups * n_in * vector
             product(
-                p, t, state_before(p, s, t), here, scratch(p, task), 0, batch,
+                p, t, before(p, t, s == 0), here, scratch(p, task), 0, batch,
                 groups * task // parts, groups * (task + 1) // parts, hidden, update, reset, candidate, kept,
             )  # fmt: skip
 
@@ -204,7 +194,7 @@ def _product_of_step(layout: Layout, form: Format, *, after: bool) -> Any:
     n_past, n_relevant = len(layout.past), len(layout.relevant)
     count = n_relevant if after else n_past
     product, cut = row_product(form, max(1, count)), tiling(form)
-    height, together = cut.height, cut.together
+    height, panels_of_tile = cut.height, cut.panels
     end_of_tile = _end_of_tile(layout, form, after=after)
     batch_of, units_of, relevant_of = field("BATCH"), field("UNITS"), field("RELEVANT")
     panels_of, starts_of = (field(f"{name}_{'RELEVANT' if after else 'PAST'}") for name in ("PANELS", "START"))
@@ -216,7 +206,7 @@ def _product_of_step(layout: Layout, form: Format, *, after: bool) -> Any:
         groups, width = (units + lanes - 1) // lanes, count * vector
         a, a_row = (relevant_of(p), 2 * groups * vector) if after else (h_prev, units * size)
         tile = height(high - low)
-        each = together(tile)
+        each = panels_of_tile(tile)
         for group in range(from_group, to_group, each):
             panels = min(each, to_group - group)
             panel, start = panels_of(p) + group * units * width, starts_of(p) + group * width
@@ -242,7 +232,7 @@ def _end_of_tile(layout: Layout, form: Format, *, after: bool) -> Any:
     vector = lanes * size
     n_in, n_past, n_relevant = len(layout.inputs), len(layout.past), len(layout.relevant)
     before = n_relevant > 0 and not after
-    cell, cells_together = (cells.cell(layout, form, rows) if not before else nothing(19) for rows in (1, _TOGETHER))
+    cell, several_cells = (cells.cell(layout, form, rows) if not before else nothing(19) for rows in (1, _CELLS))
     relevant_past = cells.relevant_past(layout, form) if before else nothing(12)
     hold = _hold(form)
     batch_of, units_of, mask_of, activation_of = field("BATCH"), field("UNITS"), field("MASK"), field("ACTIVATION")
@@ -262,12 +252,12 @@ def _end_of_tile(layout: Layout, form: Format, *, after: bool) -> Any:
         own = relevant_of(p) + b * own_row + group * vector if n_relevant else 0
         own_update = own + groups * vector
         pinned_update, pinned_reset = update_kind(p), reset_kind(p)
-        each = 1 if before or mask or pinned_update or pinned_reset else _TOGETHER
+        each = 1 if before or mask or pinned_update or pinned_reset else _CELLS
         u_at = r_at = m = 0
         while m < rows:
             done = each if m + each <= rows else 1
             if done > 1:
-                cells_together(
+                several_cells(
                     sums, products, products_row, at, row_bytes, own_update, own_row, offset,
                     hidden, update, reset, candidate, kept, 0, 0, 0, 0, number, used,
                 )  # fmt: skip
@@ -298,13 +288,13 @@ def _end_of_tile(layout: Layout, form: Format, *, after: bool) -> Any:
 
     @kernel_function
     def end_of_tile(p, sums, products, h_prev, row, rows, group, panels, hidden, update, reset, candidate, kept):
-        units, last = units_of(p), group + _TOGETHER - 1
+        units, last = units_of(p), group + _CELLS - 1
         free = mask_of(p) == 0 and update_kind(p) == 0 and reset_kind(p) == 0
-        if not before and rows == 1 and panels == _TOGETHER and free and units >= (last + 1) * lanes:
+        if not before and rows == 1 and panels == _CELLS and free and units >= (last + 1) * lanes:
             # one row has as many units to calculate at once as others have rows
             b, groups = row % batch_of(p), (units + lanes - 1) // lanes
             own_update = relevant_of(p) + (b * 2 * groups + groups + group) * vector if n_relevant else 0
-            cells_together(
+            several_cells(
                 sums, products + group * n_in * vector, n_in * vector,
                 h_prev + b * units * size + group * vector, vector,
                 own_update, vector, row * units * size + group * vector, hidden, update, reset, candidate, kept,

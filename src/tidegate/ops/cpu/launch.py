@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tidegate.ops.cpu.compiled import compile_kernel
-from tidegate.ops.cpu.layout import LAYOUTS, Layout
+from tidegate.ops.cpu.layout import LAYOUTS, Layout, side_by_side
 from tidegate.ops.cpu.machine import Machine, machine
 from tidegate.ops.cpu.profile import tell
-from tidegate.ops.cpu.record import FIELDS, NUMBERS, SUMS, ZEROS
+from tidegate.ops.cpu.record import FIELDS, NUMBERS, PHASE, SUMS, ZEROS
 from tidegate.ops.cpu.team import run_together
 
-__all__ = ["COUNTERS", "Gradients", "Memory", "Problem", "States", "backward", "forward", "kept_states", "lanes_of"]
+__all__ = ["Gradients", "Memory", "Problem", "States", "backward", "forward", "kept_states", "lanes_of"]
 
 #: Bytes of a chunk's products with the input, for each thread: about half of an inner cache.
 _PRODUCT_BYTES = 512 * 1024
@@ -28,14 +28,12 @@ _PRODUCT_BYTES = 512 * 1024
 _ROWS_BACK = 512
 #: Bytes of gradients of weights that may be kept beside the result, a slice its own, whatever the call's size.
 _APART_BYTES = 4 * 1024 * 1024
-#: Vectors of units that a thread must have for threads to meet at every step, where there are fewer sequences.
+#: Vectors of units that each thread must have where threads meet at every step.
 _GROUPS_APART = 3
 #: Operations below which other threads come too late to be of use.
 _WORTH_SHARING = 4_000_000
 #: Plans that are kept, of each direction.
 _PLANS = 256
-#: Integers that a phase's counters and clocks take.
-COUNTERS = 16
 _LINE = 64
 
 
@@ -155,9 +153,10 @@ def _cut(sizes: _Sizes, kind: Machine, *, back: bool, recompute: bool = False) -
     lanes = lanes_of(kind, sizes.dtype)
     groups = ceil(sizes.units / lanes)
     operations = 2 * len(layout.inputs) * groups * lanes * (sizes.inputs + sizes.units)
-    threads = sizes.threads if operations * steps * batch > _WORTH_SHARING else 1
-    by_units = batch < 2 * threads and groups >= _GROUPS_APART * threads and threads > 1
-    slices = 0 if by_units else min(threads, batch)
+    most = sizes.threads if operations * steps * batch > _WORTH_SHARING else 1
+    slices, units_threads = min(most, batch), min(most, groups // _GROUPS_APART)
+    by_units = 1 < units_threads >= slices and batch < 2 * most
+    threads, slices = (units_threads, 0) if by_units else (slices, slices)
     sequences = ceil(batch / max(1, slices))
     if back:
         chunk = ceil(_ROWS_BACK / sequences)
@@ -236,8 +235,8 @@ class _Plan(NamedTuple):
         record = self.record + self.offsets * (ceil(piece.data_ptr() / _LINE) * _LINE)
         for name, address in addresses.items():
             record[NUMBERS[name]] = address
-        counters = np.zeros((len(self.cut.phases), COUNTERS), np.int64)
-        board = np.zeros((1 + self.cut.threads, COUNTERS), np.int64)
+        counters = np.zeros((len(self.cut.phases), PHASE), np.int64)
+        board = np.zeros((1 + self.cut.threads, PHASE), np.int64)
         record[NUMBERS["COUNTERS"]], record[NUMBERS["BOARD"]] = counters.ctypes.data, board.ctypes.data
         memset(int(record[NUMBERS["SUMS"]]), 0, ZEROS * self.cut.lanes * piece.element_size())
         run_together(self.kernel, record.ctypes.data, (record, counters, board, piece, kept), self.cut.threads)
@@ -270,7 +269,7 @@ def _plan_backward(sizes: _Sizes, kind: Machine, *, recompute: bool) -> _Plan:
     layout = LAYOUTS[sizes.system]
     cut = _cut(sizes, kind, back=True, recompute=recompute)
     vectors, rows = cut.groups * cut.lanes, cut.parts * cut.capacity
-    together = max(cut.lanes, cut.rows)
+    together = side_by_side(cut.lanes, cut.rows)
     memory = Memory(sizes.dtype)
     memory.take("GRADIENTS", rows * vectors * layout.width)
     memory.take("D_RELEVANT", sizes.batch * vectors if layout.relevant else 0)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from tidegate.conventions import Block
 from tidegate.ops.call import SYSTEMS
 
-__all__ = ["LAYOUTS", "Layout"]
+__all__ = ["LAYOUTS", "Layout", "side_by_side"]
 
 
 @dataclass(frozen=True)
@@ -73,3 +73,8 @@ LAYOUTS = {
         ),
     )
 }
+
+
+def side_by_side(lanes: int, rows: int) -> int:
+    """How many columns lie side by side where a product runs over rows: whole vectors, and the rows of a tile."""
+    return max(lanes, rows)

@@ -10,7 +10,7 @@ from tidegate.ops.cpu.lowering import kernel_function
 from tidegate.ops.cpu.record import NUMBERS
 from tidegate.ops.cpu.vector import INT, Format, vector_code
 
-__all__ = ["field", "get_byte", "nothing", "pin_reader", "read_number", "write_number"]
+__all__ = ["field", "get_byte", "groups", "nothing", "pin_reader", "read_number", "state_before", "write_number"]
 
 _BYTE = ir.IntType(8)
 
@@ -59,6 +59,37 @@ def pin_reader(form: Format, gate: str) -> tuple[Any, Any]:
         return at + unit * size if kind(record) == 1 else at
 
     return kind, place
+
+
+@no_type_check
+def groups(form: Format) -> Any:
+    """A kernel's function: how many vectors the units of the record's layer fill, the last one perhaps in part."""
+    units_of, lanes = field("UNITS"), form.lanes
+
+    @kernel_function
+    def groups_of(record):
+        return (units_of(record) + lanes - 1) // lanes
+
+    return groups_of
+
+
+@no_type_check
+def state_before(form: Format) -> Any:
+    """A kernel's function: where the states before step `t`, in the input's order, are, of all sequences.
+
+    Its arguments: the record, the step, and whether it is the first that runs.
+    """
+    batch_of, units_of, reverse_of = field("BATCH"), field("UNITS"), field("REVERSE")
+    h_0_of, hidden_of, size = field("H_0"), field("HIDDEN"), form.size
+
+    @kernel_function
+    def before(record, t, begins):
+        if begins:
+            return h_0_of(record)
+        step = t + 1 if reverse_of(record) else t - 1
+        return hidden_of(record) + step * batch_of(record) * units_of(record) * size
+
+    return before
 
 
 def nothing(count: int) -> Any:

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from tidegate.conventions import PackedWeights
 from tidegate.equations import Pinned
+from tidegate.errors import InputValueError
 from tidegate.ops import reference
-from tidegate.ops.call import Call
+from tidegate.ops.call import SYSTEMS, Call
 from tidegate.ops.cpu.launch import Problem, States, backward, forward, kept_states
 
 __all__ = ["ACTIVATION_NUMBERS", "recurrence"]
@@ -57,9 +58,8 @@ def _recurrence(
 
     `gates` asks for the first three; `keep` for what the gradient needs, without which it computes the gates anew.
     """
-    problem = Problem(
-        system, x, h_0, weight_ih, weight_hh, bias_ih, bias_hh, activation, mask, pin_update, pin_reset, reverse
-    )
+    tensors = [x, h_0, weight_ih, weight_hh, bias_ih, bias_hh, mask, pin_update, pin_reset]
+    problem = _problem(system, tensors, activation, reverse)
     hidden, *others = forward(problem, gates=gates, keep=keep)
     update, reset, candidate, past = (x.new_empty(0) if other is None else other for other in others)
     return hidden, update, reset, candidate, past
@@ -120,6 +120,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
     ctx.system, ctx.activation, ctx.reverse, ctx.recompute = system, activation, reverse, not keep
     ctx.given = 4 if gates else 1
     ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(*output[ctx.given :])
     states = output if keep else output[:1]
     ctx.save_for_backward(*tensors, mask, pin_update, pin_reset, *states)
 
@@ -129,7 +130,7 @@ def _backward(ctx: Any, *arrived: Tensor | None) -> tuple[Any, ...]:
     tensors, states = ctx.saved_tensors[:9], ctx.saved_tensors[9:]
     needed = ctx.needs_input_grad[2:8]
     arrived = tuple(arrived[: ctx.given]) + (None,) * (4 - ctx.given)
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or any(one is not None and _batched(one) for one in arrived):
         gradients = _twice_differentiable(ctx, tensors, arrived, needed)
     else:
         gradients = recurrence_backward(
@@ -138,6 +139,12 @@ def _backward(ctx: Any, *arrived: Tensor | None) -> tuple[Any, ...]:
         )  # fmt: skip
     chosen = (gradient if need else None for gradient, need in zip(gradients, needed, strict=True))
     return (None, *chosen, *[None] * 7)
+
+
+def _batched(tensor: Tensor) -> bool:
+    """Whether it stands for many, as under `torch.func.vmap` or in `torch.autograd.grad(…, is_grads_batched=True)`."""
+    kinds = torch._C._functorch
+    return kinds.is_batchedtensor(tensor) or kinds.is_legacy_batchedtensor(tensor)
 
 
 class _Differentiable(torch.autograd.Function):
@@ -173,9 +180,10 @@ _library.impl("recurrence", _autograd, "Autograd", with_keyset=True)  # type: ig
 def _twice_differentiable(
     ctx: Any, tensors: Sequence[Tensor | None], arrived: Sequence[Tensor | None], needed: Sequence[bool]
 ) -> list[Tensor | None]:
-    """The gradients by the reference backend, as functions of everything that they depend on."""
+    """The gradients by the reference backend, as functions of everything that they depend on, or of many at once."""
     problem = _problem(ctx.system, tensors, ctx.activation, ctx.reverse)
-    outputs = reference.run(_call(problem, gates=True))
+    with torch.enable_grad():
+        outputs = reference.run(_call(problem, gates=True))
     pairs = [
         (output, one) for output, one in zip(outputs, arrived, strict=True) if output is not None and one is not None
     ]
@@ -189,10 +197,26 @@ def _twice_differentiable(
 
 
 def _problem(system: str, tensors: Sequence[Tensor | None], activation: int, reverse: bool) -> Problem:
-    x, h_0, weight_ih, weight_hh, bias_ih, bias_hh, mask, pin_update, pin_reset = tensors
+    """The problem in contiguous memory, its shapes checked: a kernel reads addresses, and an operator's caller may be a
+    graph that was exported for other tensors.
+    """
+    contiguous = [None if one is None else one.contiguous() for one in tensors]
+    x, h_0, weight_ih, weight_hh, bias_ih, bias_hh, mask, pin_update, pin_reset = contiguous
     assert x is not None
     assert h_0 is not None
     assert weight_ih is not None
+    (steps, batch, inputs), units, blocks = x.shape, h_0.shape[-1], SYSTEMS[system].blocks
+    past = (blocks * units, units)
+    expected = (x.shape, (batch, units), (blocks * units, inputs), past, past[:1], past[:1], (steps, batch))
+    names = ("x", "h_0", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "mask")
+    for name, tensor, shape in zip(names, contiguous, expected, strict=False):
+        if tensor is not None and tensor.shape != shape:
+            raise InputValueError(f"{name} must be {tuple(shape)}; got {tuple(tensor.shape)}")
+    for name, pin in (("pin_update", pin_update), ("pin_reset", pin_reset)):
+        if pin is not None and any(
+            have not in (1, full) for have, full in zip(pin.shape, (steps, batch, units), strict=True)
+        ):
+            raise InputValueError(f"{name} must fit {(steps, batch, units)}; got {tuple(pin.shape)}")
     return Problem(
         system, x, h_0, weight_ih, weight_hh, bias_ih, bias_hh, activation, mask, pin_update, pin_reset, reverse
     )

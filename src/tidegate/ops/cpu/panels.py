@@ -10,14 +10,14 @@ from tidegate.ops.cpu.lowering import kernel_function
 from tidegate.ops.cpu.memory import read_number, write_number
 from tidegate.ops.cpu.vector import INT, Code, Format, Vector, used_code
 
-__all__ = ["PLAIN", "copy_vector", "panel_packer", "start_packer", "transposed_packer", "unpacker"]
+__all__ = ["PLAIN", "panel_packer", "start_packer", "transposed_packer", "unpacker"]
 
 #: How many vectors of columns the panels of a plain product are wide; the last one may be narrower.
 PLAIN = 3
 
 
 @no_type_check
-def copy_vector(form: Format) -> Any:
+def _copy_vector(form: Format) -> Any:
     """A kernel's function that copies some numbers, times 1 or -1, into a whole vector.
 
     Its arguments: where from, where to, whether times -1, how many.
@@ -49,7 +49,7 @@ def _transposed(code: Code, rows: list[Vector]) -> list[Vector]:
     return rows
 
 
-def _turn(form: Format) -> Any:
+def _square_packer(form: Format) -> Any:
     """A kernel's function that turns a square of numbers, times 1 or -1; what is beyond its edges becomes 0.
 
     Its arguments: the first row and the bytes from row to row, where the first column goes and the bytes from column
@@ -58,7 +58,7 @@ def _turn(form: Format) -> Any:
     """
 
     @used_code(form, 7)
-    def turn(
+    def pack_square(
         code: Code, source: Any, row: Any, target: Any, column: Any, rows: Any, columns: Any, negative: Any
     ) -> None:
         builder, lanes = code.builder, form.lanes
@@ -73,13 +73,13 @@ def _turn(form: Format) -> Any:
             with builder.if_then(builder.icmp_signed(">", columns, INT(k))):
                 code.store(_signed(code, vector, negative), builder.add(target, builder.mul(INT(k), column)))
 
-    return turn
+    return pack_square
 
 
 @no_type_check
 def panel_packer(form: Format, blocks: tuple[int, ...], signs: tuple[float, ...]) -> Any:
     """A kernel's function that packs the panel of one vector of units from a weight (blocks*units, depth)."""
-    turn, lanes, size, vectors = _turn(form), form.lanes, form.size, len(blocks)
+    pack_square, lanes, size, vectors = _square_packer(form), form.lanes, form.size, len(blocks)
     negative = tuple(int(sign < 0) for sign in signs)
 
     @kernel_function
@@ -89,7 +89,7 @@ def panel_packer(form: Format, blocks: tuple[int, ...], signs: tuple[float, ...]
             source = weight + (blocks[v] * units + group * lanes) * depth * size
             target = panel + v * lanes * size
             for k in range(0, depth, lanes):
-                turn(
+                pack_square(
                     source + k * size, depth * size, target + k * vectors * lanes * size, vectors * lanes * size,
                     units - group * lanes, depth - k, negative[v], depth - k,
                 )  # fmt: skip
@@ -120,7 +120,7 @@ def start_packer(form: Format, blocks: tuple[int, ...], signs: tuple[float, ...]
 @no_type_check
 def transposed_packer(form: Format, blocks: tuple[int, ...], signs: tuple[float, ...]) -> Any:
     """A kernel's function that packs one panel of `PLAIN` vectors of a weight's columns, for the way back."""
-    copy, write = copy_vector(form), write_number(form)
+    copy, write = _copy_vector(form), write_number(form)
     lanes, size, vectors = form.lanes, form.size, len(blocks)
     negative = tuple(int(sign < 0) for sign in signs)
 
@@ -155,8 +155,8 @@ def unpacker(form: Format, blocks: tuple[int, ...], signs: tuple[float, ...]) ->
     negative = tuple(int(sign < 0) for sign in signs)
 
     @used_code(form, 6)
-    def turn_back(code: Code, source: Any, column: Any, target: Any, row: Any, rows: Any, negative: Any) -> None:
-        # as `_turn`, but the edges are where it goes
+    def unpack_square(code: Code, source: Any, column: Any, target: Any, row: Any, rows: Any, negative: Any) -> None:
+        # as `_square_packer`, but the edges are where it goes
         columns = [code.load(code.builder.add(source, code.builder.mul(INT(k), column))) for k in range(lanes)]
         for m, vector in enumerate(_transposed(code, columns)):
             with code.builder.if_then(code.builder.icmp_signed(">", rows, INT(m))):
@@ -169,7 +169,7 @@ def unpacker(form: Format, blocks: tuple[int, ...], signs: tuple[float, ...]) ->
             source = panel + v * lanes * size
             target = weight + (blocks[v] * units + group * lanes) * depth * size
             for k in range(0, depth, lanes):
-                turn_back(
+                unpack_square(
                     source + k * vectors * lanes * size, vectors * lanes * size, target + k * size, depth * size,
                     units - group * lanes, negative[v], depth - k,
                 )  # fmt: skip

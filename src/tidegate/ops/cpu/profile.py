@@ -1,15 +1,15 @@
 """Where a call's time goes: the phases of its kernels, by the processor's own clock."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Phase", "profile", "tell"]
+from tidegate.ops.cpu.record import BEGAN, ENDED
 
-_FIRST, _LAST = 8, 9  # where `sharing` writes its clock
+__all__ = ["Phase", "profile", "tell"]
 
 _listeners: list[list["Phase"]] = []
 
@@ -34,13 +34,12 @@ def profile() -> Iterator[list[Phase]]:
     try:
         yield phases
     finally:
-        with suppress(ValueError):
-            _listeners.remove(phases)
+        _listeners[:] = [one for one in _listeners if one is not phases]
 
 
 def tell(names: list[str], counters: NDArray[np.int64]) -> None:
     """Tell those who listen of a kernel that has run."""
     if _listeners:
-        found = [Phase(name, int(line[_FIRST]), int(line[_LAST])) for name, line in zip(names, counters, strict=True)]
+        found = [Phase(name, int(line[BEGAN]), int(line[ENDED])) for name, line in zip(names, counters, strict=True)]
         for phases in _listeners:
             phases.extend(found)

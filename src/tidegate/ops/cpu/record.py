@@ -3,7 +3,7 @@
 Addresses of tensors are of contiguous memory; 0 is a tensor that is not there. Sizes are in numbers, not bytes.
 """
 
-__all__ = ["FIELDS", "NUMBERS", "SUMS", "ZEROS"]
+__all__ = ["BEGAN", "DONE", "ENDED", "FIELDS", "NUMBERS", "PHASE", "SUMS", "ZEROS"]
 
 FIELDS = (
     # sizes: steps, sequences, numbers in a step, units
@@ -42,3 +42,9 @@ SUMS = 4
 
 #: Where each field stands.
 NUMBERS = {name: number for number, name in enumerate(FIELDS)}
+
+#: Integers that each phase has at COUNTERS, two lines of the cache: tasks claimed, and
+PHASE = 16
+#: tasks done; on the second line the processor's clock when the first was claimed and when all were done (in cycles; 0
+#: where programs may not read it).
+DONE, BEGAN, ENDED = 1, 8, 9

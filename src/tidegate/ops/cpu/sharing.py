@@ -18,19 +18,17 @@ from numba import types
 from numba.extending import intrinsic
 
 from tidegate.ops.cpu.lowering import kernel_function
+from tidegate.ops.cpu.record import BEGAN, DONE, ENDED, PHASE
 from tidegate.ops.cpu.vector import INT
 
 __all__ = ["arrive", "begin_turns", "end_turns", "share", "take_turn"]
 
 _ARM = platform.machine().lower() in ("aarch64", "arm64")
 _YIELD = "SwitchToThread" if os.name == "nt" else "sched_yield"
-#: A phase has two cache lines of its own: tasks claimed and tasks done in the one; in the other the clock when the
-#: first task was claimed and when all were done (in cycles, for `profile`; 0 where programs may not read it).
-_LINES = 128
-_CLOCKS = 64
+_LINES, _CLAIMED_TO_DONE, _CLOCK_BEGAN, _CLOCK_ENDED = 8 * PHASE, 8 * DONE, 8 * BEGAN, 8 * ENDED
 #: On the board of turns, the first line counts the threads that have come. Then each part has two: the last turn in
 #: which it was claimed, and the last in which it was done.
-_DONE = 64
+_PART_DONE = 64
 #: Pauses before a thread looks for others that may need its core, or does their work: some tens of microseconds.
 _PATIENCE = 4000
 
@@ -131,20 +129,20 @@ def _give_way(typing: Any) -> Any:
 def share(counters, phase, tasks, work, arguments):
     """Have `work(task, *arguments)` done for every task of the phase, here and by the other threads."""
     claimed = counters + _LINES * phase
-    done = claimed + 8
+    done = claimed + _CLAIMED_TO_DONE
     task = _add_one(claimed)
     if task == 0:
-        _write(claimed + _CLOCKS, _clock())
+        _write(claimed + _CLOCK_BEGAN, _clock())
     while task < tasks:
         work(task, *arguments)
         if _add_one(done) == tasks - 1:
-            _write(claimed + _CLOCKS + 8, _clock())
+            _write(claimed + _CLOCK_ENDED, _clock())
         # to look is cheaper than to claim, now that the line is here
         task = _add_one(claimed) if _read(claimed) < tasks else tasks
-    turns = 0
+    pauses = 0
     while _read(done) < tasks:
-        turns += 1
-        if turns < _PATIENCE:
+        pauses += 1
+        if pauses < _PATIENCE:
             _pause()
         else:
             _give_way()
@@ -162,31 +160,31 @@ def arrive(board):
 def begin_turns(counters, phase):
     """Begin a phase that is made of turns."""
     if _add_one(counters + _LINES * phase) == 0:
-        _write(counters + _LINES * phase + _CLOCKS, _clock())
+        _write(counters + _LINES * phase + _CLOCK_BEGAN, _clock())
 
 
 @kernel_function
 @no_type_check
 def end_turns(counters, phase):
     """End it."""
-    _write(counters + _LINES * phase + _CLOCKS + 8, _clock())
+    _write(counters + _LINES * phase + _CLOCK_ENDED, _clock())
 
 
 @kernel_function
 @no_type_check
 def take_turn(board, turn, parts, own, work, arguments):
     """Have `work(part, *arguments)` done for every part in this turn, here the thread's own; turns count from 1."""
-    part, found, turns = own if own < parts else 0, 0, 0
+    part, found, pauses = own if own < parts else 0, 0, 0
     while found < parts:
         claimed = board + _LINES * (1 + part)
-        if _look(claimed + _DONE) >= turn:
+        if _look(claimed + _PART_DONE) >= turn:
             part, found = part + 1 if part + 1 < parts else 0, found + 1
-        elif (part == own or part >= _look(board) or turns > _PATIENCE) and _replace(claimed, turn - 1, turn):
+        elif (part == own or part >= _look(board) or pauses > _PATIENCE) and _replace(claimed, turn - 1, turn):
             work(part, *arguments)
-            _publish(claimed + _DONE, turn)
+            _publish(claimed + _PART_DONE, turn)
         else:
-            turns += 1
-            if turns < _PATIENCE:
+            pauses += 1
+            if pauses < _PATIENCE:
                 _pause()
             else:
                 _give_way()

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from tidegate.ops.call import Call
 from tidegate.ops.cpu.compiled import compile_kernel
-from tidegate.ops.cpu.launch import COUNTERS, Memory, lanes_of
+from tidegate.ops.cpu.launch import Memory, lanes_of
 from tidegate.ops.cpu.layout import LAYOUTS, Layout
 from tidegate.ops.cpu.machine import Machine, machine
 from tidegate.ops.cpu.operators import ACTIVATION_NUMBERS
-from tidegate.ops.cpu.record import NUMBERS, SUMS, ZEROS
-from tidegate.ops.cpu.team import run_together
+from tidegate.ops.cpu.record import NUMBERS, PHASE, SUMS, ZEROS
+from tidegate.ops.cpu.team import run_together, waits
 
 __all__ = ["Stepper"]
 
@@ -109,7 +109,7 @@ class Stepper:
         weights = sum(weight.numel() for call in calls for weight in call.weights if weight is not None)
         shared = weights * dtype.itemsize >= _WORTH_SHARING
         self._threads = torch.get_num_threads() if shared else 1
-        self._counters = np.zeros((len(calls), 2, COUNTERS), np.int64)
+        self._counters = np.zeros((len(calls), 2, PHASE), np.int64)
         self._records = np.zeros((2, len(calls), len(NUMBERS)), np.int64)
         self._kept: list[object] = []
         pack = _kernel_type(_kernel("pack", system, dtype, kind))
@@ -158,7 +158,8 @@ class Stepper:
             # what is done goes first: a thread that comes late from the last step must find nothing to do
             self._counters[:, :, 1] = 0
             self._counters[:, :, 0] = 0
-            threads = self._threads if perf_counter() - self._last < _AWAKE else 1
+            # and memory that every step uses again must have been let go of
+            threads = self._threads if perf_counter() - self._last < _AWAKE and waits() else 1
             run_together(self._step, self._first[side], self, threads)
             self._last = perf_counter()
         self._side = 1 - side

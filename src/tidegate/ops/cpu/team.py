@@ -1,6 +1,6 @@
 """The threads that work on a call together: torch's own, of the OpenMP library that it has loaded.
 
-A kernel shares out its own work (see `memory`), so that it is right with any number of threads, late ones and none
+A kernel shares out its own work (see `sharing`), so that it is right with any number of threads, late ones and none
 included: nothing here can deadlock, and eight callers at once are safe. Torch's threads are used because they are
 there, start within two microseconds, and would otherwise, still waiting for torch's next operation, compete with others
 of ours for the processor.
@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["run_together"]
+__all__ = ["run_together", "waits"]
 
 #: What a waiting thread takes: a kernel's address, its record, and what must live until it is done.
 _Task = tuple[int, int, Any]
@@ -84,11 +84,18 @@ def _openmp() -> _Parallel | None:
     return None
 
 
+def waits() -> bool:
+    """Whether `run_together` returns when every thread has let go of the kernel, not only when all work is done."""
+    return not _forked and _openmp() is not None
+
+
 def run_together(kernel: int, record: int, kept: object, threads: int) -> None:
     """Run the kernel at this address on up to `threads` threads; all of its work is done on return."""
     if threads == 1:
         _kernel_type(kernel)(record)
-    elif not _forked and (parallel := _openmp()) is not None:
+    elif waits():
+        parallel = _openmp()
+        assert parallel is not None
         parallel(kernel, record, threads, 0)
     else:
         _team.run(kernel, record, kept, threads)

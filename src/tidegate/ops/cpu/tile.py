@@ -19,10 +19,10 @@ from numba.core import cgutils
 from tidegate.ops.cpu.lowering import kernel_function
 from tidegate.ops.cpu.vector import INT, Code, Format, Vector, vector_code
 
-__all__ = ["Tiling", "column_tile", "row_product", "tiling"]
+__all__ = ["PANELS", "Tiling", "column_tile", "row_product", "tiling"]
 
 #: How many panels a tile takes at once, at most.
-_TOGETHER = 4
+PANELS = 4
 
 
 class Tiling(NamedTuple):
@@ -31,7 +31,7 @@ class Tiling(NamedTuple):
     #: (rows): the rows of each tile, the same for all but the last, which has no more.
     height: Any
     #: (rows of a tile): how many panels it takes at once.
-    together: Any
+    panels: Any
 
 
 @no_type_check
@@ -41,14 +41,14 @@ def tiling(form: Format) -> Tiling:
 
     @kernel_function
     def height(rows):
-        tiles = (rows + most - 1) // most
-        return (rows + tiles - 1) // tiles
+        tiles = max(1, (rows + most - 1) // most)
+        return max(1, (rows + tiles - 1) // tiles)
 
     @kernel_function
-    def together(rows):
-        return max(1, min(_TOGETHER, most // rows))
+    def panels(rows):
+        return max(1, min(PANELS, most // rows))
 
-    return Tiling(height, together)
+    return Tiling(height, panels)
 
 
 _ROW_ARGUMENTS = (
@@ -66,7 +66,7 @@ def row_product(form: Format, vectors: int, *, beside: bool = True) -> Any:
     rows follow each other, and the bytes from panel to panel; the address of `init` and of `out`, each with the bytes
     from row to row (0: the same for all) and from panel to panel.
     """
-    together = tiling(form).together
+    together = tiling(form).panels
     scope: dict[str, Any] = {}
     choice = ""
     for rows in range(form.rows, 0, -1):
@@ -89,8 +89,8 @@ def row_product(form: Format, vectors: int, *, beside: bool = True) -> Any:
 def column_tile(form: Format, vectors: int) -> Any:
     """The product of `form.rows` columns with a panel, for sums over the rows of two matrices.
 
-    `a` begins with the first k's numbers, side by side; the next k's are `form.together` numbers on. The rows of the
-    panel are `panel_row` bytes apart.
+    `a` begins with the first k's numbers, side by side; the next k's are `form.side_by_side` numbers on. The rows of
+    the panel are `panel_row` bytes apart.
     Arguments: `a`, `depth`, `panel`, `panel_row`, `init`, `init_row`, `out`, `out_row`.
     """
     tile = _tile(form, form.rows, vectors, 1, columns=True)
@@ -127,14 +127,14 @@ def _tile(form: Format, rows: int, vectors: int, panels: int, *, columns: bool) 
         with cgutils.for_range(builder, blocks, intp=INT) as block:
             base = builder.add(a, builder.mul(block.index, a_block))
             down = builder.mul(block.index, block_bytes)
-            with cgutils.for_range(builder, depth, intp=INT) as turn:
-                here = builder.add(down, builder.mul(turn.index, panel_row))
+            with cgutils.for_range(builder, depth, intp=INT) as loop:
+                here = builder.add(down, builder.mul(loop.index, panel_row))
                 weights = {
                     (p, v): code.load(builder.add(panel_at[p], here), v * form.lanes)
                     for p in range(panels)
                     for v in range(vectors)
                 }
-                step = builder.mul(turn.index, INT(form.size * (form.together if columns else 1)))
+                step = builder.mul(loop.index, INT(form.size * (form.side_by_side if columns else 1)))
                 for m in range(rows):
                     start = code.at(builder.add(base, step), m) if columns else builder.add(base, row_at[m])
                     value = code.spread(start if columns else builder.add(start, step))

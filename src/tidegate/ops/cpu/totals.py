@@ -107,7 +107,7 @@ def _one_weight(layout: Layout, form: Format, name: str, names: tuple[Block, ...
     if not names:
         return nothing(6), nothing(3)
     blocks, signs, vectors = layout.blocks(names), layout.signs(names), len(names)
-    lanes, size, rows_in_tile, together, width = form.lanes, form.size, form.rows, form.together, layout.width
+    lanes, size, rows_in_tile, together, width = form.lanes, form.size, form.rows, form.side_by_side, layout.width
     vector = lanes * size
     tile, unpack, add_vectors = column_tile(form, vectors), unpacker(form, blocks, signs), _add_vectors(form)
     read, write = read_number(form), write_number(form)
@@ -164,8 +164,8 @@ def _add_vectors(form: Format) -> Any:
     @vector_code(3)
     def add_vectors(builder: Any, target: Any, source: Any, count: Any) -> None:
         code = Code(builder, form)
-        with cgutils.for_range(builder, count, intp=INT) as turn:
-            offset = builder.mul(turn.index, INT(form.lanes * form.size))
+        with cgutils.for_range(builder, count, intp=INT) as loop:
+            offset = builder.mul(loop.index, INT(form.lanes * form.size))
             to = builder.add(target, offset)
             code.store(code.load(to) + code.load(builder.add(source, offset)), to)
 
@@ -197,8 +197,8 @@ def _add_rows(form: Format, width: int) -> Any:
 
 @no_type_check
 def _columns(form: Format, *, product: bool = False) -> Any:
-    """A kernel's function that puts a row (or its product with another) into columns, `form.together` side by side."""
-    size, together, lanes = form.size, form.together, form.lanes
+    """A kernel's function that puts a row, or its product with another, into columns that lie side by side."""
+    size, together, lanes = form.size, form.side_by_side, form.lanes
 
     @used_code(form, 4)
     def copy(code: Code, source: Any, factor: Any, target: Any, there: Any) -> None:

@@ -31,7 +31,7 @@ def transposed_product(form: Format) -> Any:
     vector = form.lanes * form.size
     product_3, product_2, product_1 = (row_product(form, vectors, beside=vectors == PLAIN) for vectors in (3, 2, 1))
     cut = tiling(form)
-    height, together = cut.height, cut.together
+    height, panels_of_tile = cut.height, cut.panels
 
     @kernel_function
     def run(rows, a, a_row, a_group, groups, depth, panels, low, high, columns, init, init_row, out, out_row):
@@ -39,7 +39,7 @@ def transposed_product(form: Format) -> Any:
         panel_bytes, panel = PLAIN * vector * groups * depth, low
         while panel < high:
             wide = min(PLAIN, columns - panel * PLAIN)
-            beside = min(together(tile), min(high, columns // PLAIN) - panel) if wide == PLAIN else 1
+            beside = min(panels_of_tile(tile), min(high, columns // PLAIN) - panel) if wide == PLAIN else 1
             for row in range(0, rows, tile):
                 many, source, weights = min(tile, rows - row), a + row * a_row, panels + panel * panel_bytes
                 to, start, start_row, start_next = out + row * out_row + panel * PLAIN * vector, init, 0, 0

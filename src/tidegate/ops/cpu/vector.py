@@ -13,6 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from tidegate.ops.cpu.layout import side_by_side
 from tidegate.ops.cpu.lowering import kernel_function
 
 __all__ = ["INT", "Code", "Format", "Vector", "used_code", "vector_code"]
@@ -34,9 +35,9 @@ class Format(NamedTuple):
         return 4 if self.dtype == "float32" else 8
 
     @property
-    def together(self) -> int:
-        """How many columns lie side by side where a product runs over rows: whole vectors, and the rows of a tile."""
-        return max(self.lanes, self.rows)
+    def side_by_side(self) -> int:
+        """How many columns lie side by side where a product runs over rows."""
+        return side_by_side(self.lanes, self.rows)
 
     @property
     def mantissa(self) -> int:
