@@ -1,5 +1,7 @@
 """Any processor: fewer lanes give the same numbers, and what the kernels cannot run on is said in one sentence."""
 
+from importlib.metadata import requires
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -92,6 +94,19 @@ def refused(x, **options):
 def test_a_missing_numba_is_one_sentence(monkeypatch):
     monkeypatch.setattr(machine, "_installed", lambda package: package != "numba")
     assert "numba is not installed (pip install numba)" in refused(torch.zeros(1, 1, 2))
+
+
+@pytest.mark.parametrize("found", [(0, 61), (0, 69), (1, 0)])
+def test_a_numba_that_the_kernels_are_not_written_for_is_one_sentence(monkeypatch, found):
+    monkeypatch.setattr(machine, "_numba", lambda: found)
+    told = f"Numba 0.62 and later, before 0.69, and {found[0]}.{found[1]} is installed"
+    assert told in refused(torch.zeros(1, 1, 2))
+
+
+def test_the_package_asks_for_the_numba_that_the_kernels_are_written_for():
+    (asked,) = [need for need in requires("tidegate") or () if need.startswith("numba")]
+    (low, high) = machine._NUMBAS
+    assert asked == f"numba<{high[0]}.{high[1]},>={low[0]}.{low[1]}"
 
 
 def test_a_processor_without_vectors_is_one_sentence(monkeypatch):

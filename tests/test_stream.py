@@ -203,10 +203,10 @@ def test_a_refused_step_leaves_the_stream_as_it_was(as_users_run_it):
     y = stream(np.ones(3, np.float32))  # not bound to two signals
     assert np.array_equal(y, tg.Stream(stream._layer)(np.ones(3, np.float32)))
     with pytest.raises(InputValueError, match=r"x must be \(I,\) or \(B, I\) with I = 3; got \(\)"):
-        stream(np.float32(1).reshape(()))
+        stream(np.array(1, np.float32))
     stream.reset()
     with pytest.raises(InputValueError, match=r"x must be \(I,\) or \(B, I\) with I = 3; got \(\)"):
-        stream(np.float32(1).reshape(()))
+        stream(np.array(1, np.float32))
 
 
 def test_threads_that_share_a_stream_take_turns():

@@ -6,6 +6,7 @@ Everything else asks here, so that a new kind of processor is a line in `_KINDS`
 import importlib.util
 import os
 from functools import cache
+from importlib.metadata import version
 from typing import NamedTuple
 
 from tidegate.errors import InputValueError
@@ -14,6 +15,10 @@ __all__ = ["LANES_VARIABLE", "Machine", "machine", "missing"]
 
 #: Set to 16, 8 or 4 (float32 numbers in a vector) to have code for a lesser processor than the one at hand.
 LANES_VARIABLE = "TIDEGATE_LANES"
+
+
+#: The versions of Numba that `lowering` is written for: from, to.
+_NUMBAS = ((0, 62), (0, 69))
 
 
 class Machine(NamedTuple):
@@ -44,6 +49,9 @@ def missing() -> str | None:
     absent = [name for name in ("numba", "llvmlite") if not _installed(name)]
     if absent:
         return f"its kernels are compiled by Numba, and {absent[0]} is not installed (pip install numba)"
+    if not _NUMBAS[0] <= (found := _numba()) < _NUMBAS[1]:
+        known = f"{_NUMBAS[0][0]}.{_NUMBAS[0][1]} and later, before {_NUMBAS[1][0]}.{_NUMBAS[1][1]}"
+        return f"its kernels are made with the inside of Numba {known}, and {found[0]}.{found[1]} is installed"
     if not _possible():
         return "its kernels need a processor with AVX2 and FMA, AVX-512 or NEON, and this one has none of them"
     return None
@@ -64,6 +72,11 @@ def machine() -> Machine:
         known = ", ".join(str(lanes) for lanes in sorted({kind.lanes for kind in possible}))
         raise InputValueError(f"{LANES_VARIABLE} must be one of {known} on this processor; got {asked!r}")
     return fitting[0]
+
+
+@cache
+def _numba() -> tuple[int, ...]:
+    return tuple(int(part) for part in version("numba").split(".")[:2])
 
 
 @cache
