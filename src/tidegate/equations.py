@@ -13,7 +13,7 @@ with the update gate Gu = σ(Wxu·x(t) + Wau·a(t-1) + bu), where 1 writes and 0
 reset gate, which the notes call relevance gate, Gr = σ(Wxr·x(t) + War·a(t-1) + br), where 1 uses the past.
 Reset before is Cho et al. 2014.
 
-    layer-normalised GRU (Ba et al. 2016), with N(v) = gain * (v - mean of v) / sqrt(variance of v + 1e-5) over the H units
+    layer-normalised GRU (Ba et al. 2016), with N(v) = gain*(v - mean(v))/sqrt(variance(v) + 1e-5) over the H units
         Gu = σ(N(Wxu·x(t)) + N(Wau·a(t-1)) + bu)    Gr = σ(N(Wxr·x(t)) + N(War·a(t-1)) + br)
         ã(t) = g(N(Wax·x(t)) + Gr*N(Waa·a(t-1)) + ba)    a(t) = Gu*ã(t) + (1-Gu)*a(t-1)
 
@@ -21,8 +21,8 @@ What is left out of a step at random (`Dropped`) stands in the same equations, o
 
     recurrent dropout   m*a(t-1) for a(t-1) in every product, m in {0, 1/(1-p)} (Gal & Ghahramani 2016)
     of the candidate    a(t) = Gu*m(t)*ã(t) + (1-Gu)*a(t-1)                     (Semeniuta et al. 2016)
-    zoneout             a(t) = z(t)*a(t-1) + (1-z(t))*(Gu*ã(t) + (1-Gu)*a(t-1)), z in {0, 1} (Krueger et al. 2017), which
-                        is Gu = 0 where z = 1; in evaluation z is its mean p, which is (1-p)*Gu for Gu
+    zoneout             a(t) = z(t)*a(t-1) + (1-z(t))*(Gu*ã(t) + (1-Gu)*a(t-1)), z in {0, 1} (Krueger et al. 2017)
+                        which is Gu = 0 where z = 1; in evaluation z is its mean p, which is (1-p)*Gu for Gu
 
 All functions take one step: `x` is (*B, I), `h_prev` is (*B, H), and so are the gates and the state they return.
 """
@@ -33,7 +33,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import layer_norm, linear
+from torch.nn.functional import linear
 
 from tidegate.errors import InputValueError
 
@@ -71,8 +71,8 @@ ACTIVATIONS: dict[str, Activation] = {
 class Affine(NamedTuple):
     """The weights behind one gate, or behind the candidate: what it takes from the input and what from the past.
 
-    `bias_ih` is the notes' only bias; `bias_hh` belongs to the product with the past, as PyTorch stores it. With a gain,
-    a product is layer-normalised before its bias is added: `N(W·x) + b` for `W·x + b`.
+    `bias_ih` is the notes' only bias; `bias_hh` belongs to the product with the past, as PyTorch stores it. With a
+    gain, a product is layer-normalised before its bias is added: `N(W·x) + b` for `W·x + b`.
     """
 
     weight_ih: Float[Tensor, "H I"]
@@ -272,4 +272,16 @@ def _product(
     x: Float[Tensor, "*B K"], weight: Float[Tensor, "H K"], bias: Tensor | None, gain: Tensor | None
 ) -> Float[Tensor, "*B H"]:
     """`W·x + b` or, with a gain, `N(W·x) + b`."""
-    return linear(x, weight, bias) if gain is None else layer_norm(linear(x, weight), gain.shape, gain, bias)
+    if gain is None:
+        return linear(x, weight, bias)
+    normed = gain * _normed(linear(x, weight))
+    return normed if bias is None else normed + bias
+
+
+def _normed(value: Float[Tensor, "*B H"]) -> Float[Tensor, "*B H"]:
+    """`(v - mean(v))/sqrt(variance(v) + 1e-5)` over the units: torch's layer_norm, but centred before it is scaled.
+
+    The other order loses digits where the units hardly differ: 1e-5 makes of their rounding 300 times as much.
+    """
+    centred = value - value.mean(-1, keepdim=True)
+    return centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + 1e-5)

@@ -30,6 +30,7 @@ from tests.contract.cases import (
 from tests.contract.common import (
     DENSE,
     FLOAT64,
+    GRU_LAYER_NORM,
     Outputs,
     both_dtypes,
     both_sizes,
@@ -68,7 +69,9 @@ def expected_of(case: SystemCase, size: Size, gates: bool) -> Outputs:
 def test_values_and_every_gradient_are_those_of_the_equations(case, size, backend, dtype):
     got = with_gradients(lambda inputs: forward(inputs, backend), draw(case, size), dtype)
     expected_names = {"hidden", "h_n", "update", "reset", "candidate", "d_x", "d_h_0", "d_weight_ih", "d_bias_ih"}
-    assert got.keys() == expected_names | (set() if case is DENSE else {"d_weight_hh", "d_bias_hh"})
+    expected_names |= set() if case is DENSE else {"d_weight_hh", "d_bias_hh"}
+    expected_names |= {"d_gain_ih", "d_gain_hh"} if case is GRU_LAYER_NORM else set()
+    assert got.keys() == expected_names
     assert_same(got, expected_of(case, size, True), dtype=dtype)
 
 
@@ -118,6 +121,11 @@ def test_the_activation_is_free(case, backend, activation):
         inputs.weights.weight_ih[candidate],
         None if inputs.weights.bias_ih is None else inputs.weights.bias_ih[candidate],
     )
+    if inputs.weights.gain_ih is not None:
+        gain, bias_ih = inputs.weights.gain_ih[candidate], inputs.weights.bias_ih
+        assert bias_ih is not None
+        product = torch.nn.functional.linear(inputs.x, inputs.weights.weight_ih[candidate])
+        pre = torch.nn.functional.layer_norm(product, gain.shape, gain, bias_ih[candidate])
     if case.system == "gru-reset-before":
         assert inputs.weights.bias_hh is not None
         pre = pre + inputs.weights.bias_hh[candidate]

@@ -49,12 +49,14 @@ def gru(
     Shapes: `x` (T, B, I), `h_0` (B, H), `weight_ih` (G*H, I), `weight_hh` (G*H, H), biases (G*H,), `mask` (T, B) bool.
     G is 3, in `torch.nn.GRU`'s order `reset, z, candidate`; 2 without the reset rows where `reset` is None.
     Returns `Steps`: `hidden` (T, B, H) and, with `gates=True`, `update`, `reset` and `candidate` of the same shape.
-    `reset_at` (T, B) bool: where it is True the state becomes `h_0` before the step, in the order in which steps are taken.
+    Where `reset_at` (T, B) is True the state becomes `h_0` before the step, in the order in which steps are taken.
     With `recompute=True` the way back computes the gates anew, instead of keeping them: less memory, more time.
     Raises `InputValueError` or `InputTypeError` for a wrong shape or dtype, `BackendError` for a backend that cannot.
     """
     weights = PackedWeights(weight_ih, weight_hh, bias_ih, bias_hh)
-    return _recurrence(system_of(reset), x, h_0, weights, activation, mask, reset_at, pins, reverse, gates, recompute, backend)
+    return _recurrence(
+        system_of(reset), x, h_0, weights, activation, mask, reset_at, pins, reverse, gates, recompute, backend
+    )
 
 
 def rnn(

@@ -1,4 +1,4 @@
-"""Sequences whose state begins anew on the way: each piece becomes a sequence of its own, so that a backend needs no more.
+"""Sequences whose state begins anew on the way: each piece becomes a sequence of its own, which any backend can run.
 
 Pieces of about the same length run together, as the rows of one batch with a mask: a piece is padded to less than twice
 its length, and there are at most log2(T) + 1 such batches.

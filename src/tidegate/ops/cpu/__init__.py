@@ -22,11 +22,7 @@ def unsupported(call: Call) -> str | None:
         return f"its kernels run on the CPU, and the input is on {call.x.device}"
     if call.x.dtype not in _DTYPES:
         return f"its kernels calculate in float32 and float64, and the input is {call.x.dtype}"
-    if not isinstance(call.activation, str):
-        return f"its kernels have the activations {', '.join(ACTIVATION_NUMBERS)}, and this one is a function"
-    if call.system not in LAYOUTS:
-        return f'its kernels have the systems {", ".join(LAYOUTS)}, and this is "{call.system}"'
-    if (reason := _left_out(call)) is not None:
+    if (reason := _unknown(call)) is not None:
         return reason
     if torch.is_autocast_enabled("cpu"):
         return "its kernels calculate in the dtype they are given, and autocast is on"
@@ -35,8 +31,12 @@ def unsupported(call: Call) -> str | None:
     return missing()
 
 
-def _left_out(call: Call) -> str | None:
-    """What the kernels do not leave out of a step, or None; zoneout's training is pins, which they have."""
+def _unknown(call: Call) -> str | None:
+    """What the kernels do not do in a step, or None; zoneout's training is pins, which they do."""
+    if call.system not in LAYOUTS:
+        return f'its kernels do not have the system "{call.system}"'
+    if not isinstance(call.activation, str):
+        return f"its kernels have the activations {', '.join(ACTIVATION_NUMBERS)}, and this one is a function"
     if call.dropped.state is not None:
         return "its kernels drop nothing of the state before its products (recurrent dropout)"
     if call.dropped.candidate is not None:
