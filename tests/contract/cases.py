@@ -44,6 +44,8 @@ class SystemCase:
     name: str
     system: str
     activation: str | Activation = "tanh"
+    #: How much more than a plain sum it makes of a rounding: normalising divides by a spread that may be small.
+    condition: float = 1.0
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -73,7 +75,7 @@ SYSTEMS = [
     SystemCase("update-only", "update-only"),
     SystemCase("gru", "gru"),
     SystemCase("gru-reset-before", "gru-reset-before"),
-    SystemCase("gru-layer-norm", "gru-layer-norm"),
+    SystemCase("gru-layer-norm", "gru-layer-norm", condition=20.0),
 ]
 BACKENDS = list(ops.BACKENDS)
 
