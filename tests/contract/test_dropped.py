@@ -98,7 +98,9 @@ def test_values_and_every_gradient_are_those_of_the_formulas(case, which, dtype,
         mask, each = (torch.ones_like(one) if given is None else one for one, given in zip(drawn, (m, c), strict=True))
         return by_hand(leaves, mask.to(leaves.x), each.to(leaves.x), 1.0 if s is None else s, reverse=reverse)
 
-    got = with_gradients(lambda leaves: forward(leaves, "reference", dropped=dropped(leaves), reverse=reverse), inputs, dtype)
+    got = with_gradients(
+        lambda leaves: forward(leaves, "reference", dropped=dropped(leaves), reverse=reverse), inputs, dtype
+    )
     expected = with_gradients(formulas, inputs, FLOAT64)
     assert_same(got, expected, dtype=dtype, condition=case.condition)
 
@@ -141,9 +143,7 @@ def test_the_kernels_refuse_what_they_do_not_leave_out(case, dropped, reason):
 
 def test_the_dense_layer_has_no_past_to_drop():
     inputs, (m, _) = draw(DENSE, SMALL), factors(SMALL, 0.5)
-    assert_same(
-        forward(inputs, "reference", dropped=Dropped(state=m)), forward(inputs, "reference"), exact=True
-    )
+    assert_same(forward(inputs, "reference", dropped=Dropped(state=m)), forward(inputs, "reference"), exact=True)
 
 
 def test_a_layer_normalised_system_without_gains_is_refused():

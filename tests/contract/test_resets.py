@@ -147,7 +147,9 @@ def test_the_kernels_run_the_pieces_themselves(dtype, monkeypatch):
     calls: list[tuple[int, ...]] = []
     recurrence = cpu.recurrence
     monkeypatch.setattr(cpu, "recurrence", lambda *given: calls.append(tuple(given[1].shape)) or recurrence(*given))
-    inputs = draw(next(case for case in SYSTEMS if case.name == "gru"), Size(64, 5, 3, 7)).map(lambda one: one.to(dtype))
+    inputs = draw(next(case for case in SYSTEMS if case.name == "gru"), Size(64, 5, 3, 7)).map(
+        lambda one: one.to(dtype)
+    )
     resets = torch.rand(64, 5) < 0.2
     forward(inputs, "cpu", resets=resets)
     assert 1 < len(calls) <= 7

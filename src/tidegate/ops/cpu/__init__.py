@@ -37,14 +37,19 @@ def _unknown(call: Call) -> str | None:
         return f'its kernels do not have the system "{call.system}"'
     if not isinstance(call.activation, str):
         return f"its kernels have the activations {', '.join(ACTIVATION_NUMBERS)}, and this one is a function"
+    if call.resets is not None and torch.compiler.is_compiling():
+        return "where the state is reset, its kernels run the pieces apart, which torch.compile cannot follow"
+    return _left_out(call)
+
+
+def _left_out(call: Call) -> str | None:
+    """What the kernels do not leave out of a step, or None."""
     if call.dropped.state is not None:
         return "its kernels drop nothing of the state before its products (recurrent dropout)"
     if call.dropped.candidate is not None:
         return "its kernels drop nothing of the candidate"
     if call.dropped.write is not None:
         return "its kernels do not scale the update gate, as zoneout does in evaluation"
-    if call.resets is not None and torch.compiler.is_compiling():
-        return "where the state is reset, its kernels run the pieces apart, which torch.compile cannot follow"
     return None
 
 
