@@ -41,7 +41,7 @@ def chrono_(layer: nn.Module, steps: float, generator: torch.Generator | None = 
 
 @torch.no_grad()
 def update_bias_(layer: nn.Module, bias: float) -> nn.Module:
-    """Set the biases of the update gate, in place, so that `bu` is `bias` in every unit and the gate starts at `σ(bias)`.
+    """Set the biases of the update gate, in place, so that `bu` is `bias` and the gate starts at σ(bias).
 
     1 writes and 0 holds: a negative bias remembers. -1 is what a forget gate's bias of 1 is to an LSTM (Jozefowicz et
     al. 2015), and starts at 0.27. The layer stores the bias as its convention has it; other weights stay.
