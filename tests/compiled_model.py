@@ -30,13 +30,24 @@ def main() -> None:
         {"mask": torch.rand(6, 4) < 0.7},
         {"lengths": torch.tensor([6, 0, 3, 5])},
         {"pins": tg.Pins(update=0.0, steps=slice(2, 4))},
+        {"reset_at": torch.rand(6, 4) < 0.3},
     ):
+        torch.compiler.reset()  # a function may be compiled anew eight times
         y, expected = compiled(x, **given), model(x, **given)
         torch.testing.assert_close(y, expected)
         torch.testing.assert_close(gradients(model, y), gradients(model, expected))
         with torch.no_grad():
             torch.testing.assert_close(compiled(x, **given), expected)
         print("one graph:", *given)
+    dropouts = tg.Dropouts(state=0.2, inputs=0.2, candidate=0.2, zoneout=0.2, weight=0.2)
+    dropping = tg.GRU(3, 8, recurrent_dropout=dropouts, layer_norm=True)
+    compiled_layer = torch.compile(dropping, fullgraph=True, backend="eager")
+    outputs = []
+    for call in (compiled_layer, dropping):
+        torch.manual_seed(1)
+        outputs.append(call(x)[0])
+    torch.testing.assert_close(*outputs)
+    print("one graph: dropouts")
     try:
         compiled(x, lengths=torch.tensor([6, 7, 0, 0]))
     except RuntimeError as error:

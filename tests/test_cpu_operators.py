@@ -33,8 +33,8 @@ def test_torch_compile_takes_a_model_as_one_graph_and_export_keeps_the_operator(
     done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "one graph:", "one graph: mask", "one graph: lengths", "one graph: pins",
-        "lengths must lie in 0..T = 0..6", "exported",
+        "one graph:", "one graph: mask", "one graph: lengths", "one graph: pins", "one graph: reset_at",
+        "one graph: dropouts", "lengths must lie in 0..T = 0..6", "exported",
     ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""chrono_ sets the update gate's biases, and nothing else: memories of 2 to `steps` steps are where it starts."""
+"""chrono_ and update_bias_ set the update gate's biases, orthogonal_ the recurrent weights, and each nothing else."""
 # mypy: allow-untyped-calls
 
 import math
@@ -173,3 +173,101 @@ def test_biases_that_are_computed_are_refused_rather_than_left_as_they_are():
     layer = torch.nn.utils.parametrizations.weight_norm(tg.GRU(3, 5), "bias_ih_l0")
     with pytest.raises(InputTypeError, match=r"layer must own its biases to initialise them"):
         tg.init.chrono_(layer, 10)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# update_bias_
+
+
+@pytest.mark.parametrize("bias", [-2.0, 0.0, 1.5])
+@pytest.mark.parametrize("kind", MAKERS)
+def test_every_update_gate_starts_at_sigma_of_the_bias(kind, bias):
+    module = MAKERS[kind]()
+    before = {name: weight.clone() for name, weight in module.state_dict().items()}
+    assert tg.init.update_bias_(module, bias) is module
+    torch.testing.assert_close(
+        starting_gates(module), torch.full((1,), bias).sigmoid().expand_as(starting_gates(module))
+    )
+    rows = update_rows(module)
+    for name, weight in module.state_dict().items():
+        changed = weight.ne(before[name])
+        if name.startswith("bias"):
+            changed[rows] = False
+        assert not changed.any(), f"{name} was touched"
+
+
+def test_a_layer_normalised_gru_starts_there_too():
+    module = tg.init.update_bias_(tg.GRU(I, H, layer_norm=True), -1.0)
+    first = tg.trace(module, torch.zeros(1, 1, I)).update
+    torch.testing.assert_close(first, torch.full_like(first, -1.0).sigmoid())
+
+
+@pytest.mark.parametrize("bias", [math.nan, math.inf, -math.inf])
+def test_a_bias_that_is_not_finite_is_refused(bias):
+    with pytest.raises(InputValueError, match=r"^bias must be finite; got (nan|inf|-inf)$"):
+        tg.init.update_bias_(tg.GRU(I, H), bias)
+
+
+@pytest.mark.parametrize("module", [tg.RNN(I, H), nn.RNNCell(I, H), tg.Dense(I, H)], ids=str)
+def test_no_update_gate_no_bias(module):
+    with pytest.raises(InputTypeError, match=rf"^layer must have an update gate; {type(module).__name__} has none$"):
+        tg.init.update_bias_(module, 0.0)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# orthogonal_
+
+ORTHOGONAL: dict[str, Any] = MAKERS | {"rnn": lambda: tg.RNN(I, H, 2), "torch-rnn-cell": lambda: nn.RNNCell(I, H)}
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.5])
+@pytest.mark.parametrize("kind", ORTHOGONAL)
+def test_every_block_of_every_layer_and_direction_is_orthogonal_and_nothing_else_changes(kind, gain):
+    module = ORTHOGONAL[kind]()
+    before = {name: weight.clone() for name, weight in module.state_dict().items()}
+    assert tg.init.orthogonal_(module, gain) is module
+    blocks = 0
+    for name, weight in module.state_dict().items():
+        if not name.startswith("weight_hh"):
+            assert weight.equal(before[name]), f"{name} was touched"
+            continue
+        for block in weight.split(H):
+            torch.testing.assert_close(block @ block.T, gain**2 * torch.eye(H), atol=1e-5, rtol=0)
+            blocks += 1
+    assert blocks == sum(len(weight) // H for name, weight in before.items() if name.startswith("weight_hh"))
+    assert all(parameter.requires_grad for parameter in module.parameters())
+
+
+def test_a_linear_rnn_with_orthogonal_weights_keeps_its_length_for_any_number_of_steps():
+    module = tg.init.orthogonal_(tg.RNN(I, H, bias=False, activation="identity", dtype=torch.float64))
+    h_0 = torch.randn(1, 1, H, dtype=torch.float64)
+    y, _ = module(torch.zeros(500, 1, I, dtype=torch.float64), h_0)
+    torch.testing.assert_close(y.norm(dim=-1), h_0.norm().expand(500, 1))
+
+
+def test_a_generator_makes_orthogonal_weights_reproducible():
+    first, same, other = (
+        tg.init.orthogonal_(tg.GRU(I, H), generator=torch.Generator().manual_seed(seed)).weight_hh_l0
+        for seed in (1, 1, 2)
+    )
+    assert first.equal(same)
+    assert not first.equal(other)
+
+
+@pytest.mark.parametrize("gain", [math.nan, math.inf])
+def test_a_gain_that_is_not_finite_is_refused(gain):
+    with pytest.raises(InputValueError, match=r"^gain must be finite; got (nan|inf)$"):
+        tg.init.orthogonal_(tg.GRU(I, H), gain)
+
+
+def test_a_layer_without_recurrent_weights_is_refused():
+    with pytest.raises(InputTypeError, match=r"^layer must have recurrent weights; Dense has none$"):
+        tg.init.orthogonal_(tg.Dense(I, H))
+
+
+def test_recurrent_weights_that_are_computed_are_refused():
+    layer = torch.nn.utils.parametrizations.weight_norm(tg.GRU(3, 5), "weight_hh_l0")
+    with pytest.raises(
+        InputTypeError, match=r"^layer must own its recurrent weights to initialise them; here they are"
+    ):
+        tg.init.orthogonal_(layer)

@@ -1,7 +1,7 @@
 """Tidegate: gated recurrent networks whose memory can be seen and steered."""
 
 from tidegate.gates import Trace, counterfactual, gradient_flow, trace
-from tidegate.nn import GRU, RNN, Dense, GRUCell, RNNCell, explain, init
+from tidegate.nn import GRU, RNN, Dense, Dropouts, GRUCell, RNNCell, explain, init
 from tidegate.ops import Pins
 from tidegate.stream import Stream
 
@@ -10,6 +10,7 @@ __all__ = [
     "GRU",
     "RNN",
     "Dense",
+    "Dropouts",
     "GRUCell",
     "Pins",
     "RNNCell",

@@ -29,12 +29,17 @@ Block = Literal["update", "reset", "candidate"]
 
 
 class PackedWeights(NamedTuple):
-    """The weights of one layer and direction as a framework stores them: G blocks of H rows on top of each other."""
+    """The weights of one layer and direction as a framework stores them: G blocks of H rows on top of each other.
+
+    The gains are a layer-normalised layer's. A gain has no sign to turn: normalising -W·x gives -N(W·x).
+    """
 
     weight_ih: Float[Tensor, "GH I"]
     weight_hh: Float[Tensor, "GH H"] | None
     bias_ih: Float[Tensor, "GH"] | None
     bias_hh: Float[Tensor, "GH"] | None
+    gain_ih: Float[Tensor, "GH"] | None = None
+    gain_hh: Float[Tensor, "GH"] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,17 +76,18 @@ def unpack(convention: Convention, packed: PackedWeights) -> Weights:
         raise InputValueError(f"weight_ih must hold {blocks} blocks of equally many rows; got {rows} rows")
     hidden_size = rows // blocks
 
-    def part(tensor: Tensor | None, block: Block) -> Tensor | None:
+    def part(tensor: Tensor | None, block: Block, *, signed: bool = True) -> Tensor | None:
         if tensor is None:
             return None
         rows = tensor[convention.rows(block, hidden_size)]
-        return -rows if convention.sign(block) < 0 else rows
+        return -rows if signed and convention.sign(block) < 0 else rows
 
     def affine(block: Block) -> Affine:
         weight_ih = part(packed.weight_ih, block)
         assert weight_ih is not None
         others = (part(tensor, block) for tensor in (packed.weight_hh, packed.bias_ih, packed.bias_hh))
-        return Affine(weight_ih, *others)
+        gains = (part(tensor, block, signed=False) for tensor in (packed.gain_ih, packed.gain_hh))
+        return Affine(weight_ih, *others, *gains)
 
     return Weights(**{block: affine(block) for block in convention.blocks})
 
@@ -94,7 +100,9 @@ def pack(convention: Convention, weights: Weights) -> PackedWeights:
         raise InputValueError(f"weights must hold every block of {convention.blocks}; missing: {', '.join(missing)}")
 
     def stack(field: str) -> Tensor | None:
-        parts = [sign * part for sign, affine in affines if (part := getattr(affine, field)) is not None]
+        signed = not field.startswith("gain")
+        found = [(sign, part) for sign, affine in affines if (part := getattr(affine, field)) is not None]
+        parts = [sign * part if signed else part for sign, part in found]
         if parts and len(parts) < len(affines):
             raise InputValueError(
                 f"weights must hold {field} in every block or in none; got {len(parts)} of {len(affines)}"
@@ -103,4 +111,4 @@ def pack(convention: Convention, weights: Weights) -> PackedWeights:
 
     weight_ih = stack("weight_ih")
     assert weight_ih is not None
-    return PackedWeights(weight_ih, stack("weight_hh"), stack("bias_ih"), stack("bias_hh"))
+    return PackedWeights(weight_ih, *(stack(field) for field in PackedWeights._fields[1:]))

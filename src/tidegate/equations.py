@@ -13,6 +13,17 @@ with the update gate Gu = σ(Wxu·x(t) + Wau·a(t-1) + bu), where 1 writes and 0
 reset gate, which the notes call relevance gate, Gr = σ(Wxr·x(t) + War·a(t-1) + br), where 1 uses the past.
 Reset before is Cho et al. 2014.
 
+    layer-normalised GRU (Ba et al. 2016), with N(v) = gain*(v - mean(v))/sqrt(variance(v) + 1e-5) over the H units
+        Gu = σ(N(Wxu·x(t)) + N(Wau·a(t-1)) + bu)    Gr = σ(N(Wxr·x(t)) + N(War·a(t-1)) + br)
+        ã(t) = g(N(Wax·x(t)) + Gr*N(Waa·a(t-1)) + ba)    a(t) = Gu*ã(t) + (1-Gu)*a(t-1)
+
+What is left out of a step at random (`Dropped`) stands in the same equations, of every system:
+
+    recurrent dropout   m*a(t-1) for a(t-1) in every product, m in {0, 1/(1-p)} (Gal & Ghahramani 2016)
+    of the candidate    a(t) = Gu*m(t)*ã(t) + (1-Gu)*a(t-1)                     (Semeniuta et al. 2016)
+    zoneout             a(t) = z(t)*a(t-1) + (1-z(t))*(Gu*ã(t) + (1-Gu)*a(t-1)), z in {0, 1} (Krueger et al. 2017)
+                        which is Gu = 0 where z = 1; in evaluation z is its mean p, which is (1-p)*Gu for Gu
+
 All functions take one step: `x` is (*B, I), `h_prev` is (*B, H), and so are the gates and the state they return.
 """
 
@@ -29,8 +40,10 @@ from tidegate.errors import InputValueError
 __all__ = [
     "ACTIVATIONS",
     "FREE",
+    "KEPT",
     "Activation",
     "Affine",
+    "Dropped",
     "Pinned",
     "Step",
     "Weights",
@@ -38,6 +51,7 @@ __all__ = [
     "dense",
     "force",
     "gru",
+    "gru_layer_norm",
     "gru_reset_before",
     "rnn",
     "update_only",
@@ -57,21 +71,26 @@ ACTIVATIONS: dict[str, Activation] = {
 class Affine(NamedTuple):
     """The weights behind one gate, or behind the candidate: what it takes from the input and what from the past.
 
-    `bias_ih` is the notes' only bias; `bias_hh` belongs to the product with the past, as PyTorch stores it.
+    `bias_ih` is the notes' only bias; `bias_hh` belongs to the product with the past, as PyTorch stores it. With a
+    gain, a product is layer-normalised before its bias is added: `N(W·x) + b` for `W·x + b`.
     """
 
     weight_ih: Float[Tensor, "H I"]
     weight_hh: Float[Tensor, "H H"] | None = None
     bias_ih: Float[Tensor, "H"] | None = None
     bias_hh: Float[Tensor, "H"] | None = None
+    gain_ih: Float[Tensor, "H"] | None = None
+    gain_hh: Float[Tensor, "H"] | None = None
 
     def from_input(self, x: Float[Tensor, "*B I"]) -> Float[Tensor, "*B H"]:
         """`W·x + b`."""
-        return linear(x, self.weight_ih, self.bias_ih)
+        return _product(x, self.weight_ih, self.bias_ih, self.gain_ih)
 
     def from_past(self, h_prev: Float[Tensor, "*B H"]) -> Float[Tensor, "*B H"]:
         """`W·a(t-1)`, and PyTorch's second bias where there is one; zeros for a layer without a past."""
-        return torch.zeros_like(h_prev) if self.weight_hh is None else linear(h_prev, self.weight_hh, self.bias_hh)
+        if self.weight_hh is None:
+            return torch.zeros_like(h_prev)
+        return _product(h_prev, self.weight_hh, self.bias_hh, self.gain_hh)
 
 
 class Weights(NamedTuple):
@@ -92,6 +111,20 @@ class Pinned(NamedTuple):
 FREE = Pinned()
 
 
+class Dropped(NamedTuple):
+    """What one step leaves out, as factors; None leaves nothing out. 0 drops, 1/(1-p) makes up for what is dropped."""
+
+    #: On `a(t-1)` wherever it enters a product, the same at every step: recurrent (variational) dropout.
+    state: Float[Tensor, "..."] | None = None
+    #: On `ã(t)`, before it is blended in.
+    candidate: Float[Tensor, "..."] | None = None
+    #: On `Gu`: 1-p in evaluation, after training with zoneout at p. (In training, units are pinned to `Gu=0`.)
+    write: float | None = None
+
+
+KEPT = Dropped()
+
+
 class Step(NamedTuple):
     """What one step computes: `Gu`, `Gr`, `ã(t)` and `a(t)`, each (*B, H)."""
 
@@ -107,11 +140,12 @@ def dense(
     weights: Weights,
     activation: Activation = torch.tanh,
     pinned: Pinned = FREE,
+    dropped: Dropped = KEPT,
 ) -> Step:
     """A dense layer, `a(t) = g(Wax·x(t) + ba)`: always writes (`Gu=1`), never looks back (`Gr=0`)."""
-    update = force(torch.ones_like(h_prev), pinned.update)
+    update = force(_times(torch.ones_like(h_prev), dropped.write), pinned.update)
     reset = torch.zeros_like(h_prev)
-    candidate = activation(weights.candidate.from_input(x))
+    candidate = _times(activation(weights.candidate.from_input(x)), dropped.candidate)
     return Step(update, reset, candidate, blend(update, candidate, h_prev))
 
 
@@ -121,11 +155,14 @@ def rnn(
     weights: Weights,
     activation: Activation = torch.tanh,
     pinned: Pinned = FREE,
+    dropped: Dropped = KEPT,
 ) -> Step:
     """An RNN, `a(t) = g(Wax·x(t) + Waa·a(t-1) + ba)`: always writes (`Gu=1`), always looks back (`Gr=1`)."""
-    update = force(torch.ones_like(h_prev), pinned.update)
+    past = _times(h_prev, dropped.state)
+    update = force(_times(torch.ones_like(h_prev), dropped.write), pinned.update)
     reset = force(torch.ones_like(h_prev), pinned.reset)
-    candidate = activation(_add_past(weights.candidate.from_input(x), reset, weights.candidate.from_past(h_prev)))
+    candidate = activation(_add_past(weights.candidate.from_input(x), reset, weights.candidate.from_past(past)))
+    candidate = _times(candidate, dropped.candidate)
     return Step(update, reset, candidate, blend(update, candidate, h_prev))
 
 
@@ -135,11 +172,14 @@ def update_only(
     weights: Weights,
     activation: Activation = torch.tanh,
     pinned: Pinned = FREE,
+    dropped: Dropped = KEPT,
 ) -> Step:
     """An update-only GRU: `ã(t) = g(Wax·x(t) + Waa·a(t-1) + ba)`, `a(t) = Gu*ã(t) + (1-Gu)*a(t-1)`."""
-    update = force(_gate(x, h_prev, weights.update), pinned.update)
+    past = _times(h_prev, dropped.state)
+    update = force(_times(_gate(x, past, weights.update), dropped.write), pinned.update)
     reset = force(torch.ones_like(h_prev), pinned.reset)
-    candidate = activation(_add_past(weights.candidate.from_input(x), reset, weights.candidate.from_past(h_prev)))
+    candidate = activation(_add_past(weights.candidate.from_input(x), reset, weights.candidate.from_past(past)))
+    candidate = _times(candidate, dropped.candidate)
     return Step(update, reset, candidate, blend(update, candidate, h_prev))
 
 
@@ -149,11 +189,14 @@ def gru(
     weights: Weights,
     activation: Activation = torch.tanh,
     pinned: Pinned = FREE,
+    dropped: Dropped = KEPT,
 ) -> Step:
     """A GRU that resets after the product: `ã(t) = g(Wax·x(t) + Gr*(Waa·a(t-1)) + ba)`, as `torch.nn.GRU`."""
-    update = force(_gate(x, h_prev, weights.update), pinned.update)
-    reset = force(_gate(x, h_prev, weights.reset), pinned.reset)
-    candidate = activation(_add_past(weights.candidate.from_input(x), reset, weights.candidate.from_past(h_prev)))
+    past = _times(h_prev, dropped.state)
+    update = force(_times(_gate(x, past, weights.update), dropped.write), pinned.update)
+    reset = force(_gate(x, past, weights.reset), pinned.reset)
+    candidate = activation(_add_past(weights.candidate.from_input(x), reset, weights.candidate.from_past(past)))
+    candidate = _times(candidate, dropped.candidate)
     return Step(update, reset, candidate, blend(update, candidate, h_prev))
 
 
@@ -163,13 +206,34 @@ def gru_reset_before(
     weights: Weights,
     activation: Activation = torch.tanh,
     pinned: Pinned = FREE,
+    dropped: Dropped = KEPT,
 ) -> Step:
     """A GRU that resets before the product: `ã(t) = g(Wax·x(t) + Waa·(Gr*a(t-1)) + ba)` (Cho et al. 2014)."""
-    update = force(_gate(x, h_prev, weights.update), pinned.update)
-    reset = force(_gate(x, h_prev, weights.reset), pinned.reset)
-    relevant = torch.where(reset == 0, 0, reset * h_prev)
+    past = _times(h_prev, dropped.state)
+    update = force(_times(_gate(x, past, weights.update), dropped.write), pinned.update)
+    reset = force(_gate(x, past, weights.reset), pinned.reset)
+    relevant = torch.where(reset == 0, 0, reset * past)
     candidate = activation(weights.candidate.from_input(x) + weights.candidate.from_past(relevant))
+    candidate = _times(candidate, dropped.candidate)
     return Step(update, reset, candidate, blend(update, candidate, h_prev))
+
+
+def gru_layer_norm(
+    x: Float[Tensor, "*B I"],
+    h_prev: Float[Tensor, "*B H"],
+    weights: Weights,
+    activation: Activation = torch.tanh,
+    pinned: Pinned = FREE,
+    dropped: Dropped = KEPT,
+) -> Step:
+    """A layer-normalised GRU, `ã(t) = g(N(Wax·x(t)) + Gr*N(Waa·a(t-1)) + ba)` (Ba et al. 2016): `gru` with gains.
+
+    Each product of each gate is normalised by itself, over the layer's H units.
+    """
+    for affine in weights:
+        if affine is None or affine.gain_ih is None or affine.gain_hh is None:
+            raise InputValueError("a layer-normalised GRU needs gain_ih and gain_hh in every block; one is None")
+    return gru(x, h_prev, weights, activation, pinned, dropped)
 
 
 def blend(
@@ -197,3 +261,27 @@ def _add_past(
 ) -> Float[Tensor, "*B H"]:
     """`Wax·x(t) + ba + Gr*(Waa·a(t-1))`; a reset gate at 0 leaves the input's part untouched, to the bit."""
     return torch.where(reset == 0, from_input, from_input + reset * from_past)
+
+
+def _times(value: Float[Tensor, "*B H"], factor: Float[Tensor, "..."] | float | None) -> Float[Tensor, "*B H"]:
+    """The value, or where there is a factor their product."""
+    return value if factor is None else value * factor
+
+
+def _product(
+    x: Float[Tensor, "*B K"], weight: Float[Tensor, "H K"], bias: Tensor | None, gain: Tensor | None
+) -> Float[Tensor, "*B H"]:
+    """`W·x + b` or, with a gain, `N(W·x) + b`."""
+    if gain is None:
+        return linear(x, weight, bias)
+    normed = gain * _normed(linear(x, weight))
+    return normed if bias is None else normed + bias
+
+
+def _normed(value: Float[Tensor, "*B H"]) -> Float[Tensor, "*B H"]:
+    """`(v - mean(v))/sqrt(variance(v) + 1e-5)` over the units: torch's layer_norm, but centred before it is scaled.
+
+    The other order loses digits where the units hardly differ: 1e-5 makes of their rounding 300 times as much.
+    """
+    centred = value - value.mean(-1, keepdim=True)
+    return centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + 1e-5)

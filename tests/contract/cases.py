@@ -15,7 +15,7 @@ from torch import Tensor
 from tests.contract.compare import Named
 from tidegate import ops
 from tidegate.conventions import Block, PackedWeights, unpack
-from tidegate.equations import ACTIVATIONS, FREE, Activation, Pinned
+from tidegate.equations import ACTIVATIONS, FREE, KEPT, Activation, Dropped, Pinned
 from tidegate.ops import Call, Steps
 
 __all__ = [
@@ -44,6 +44,8 @@ class SystemCase:
     name: str
     system: str
     activation: str | Activation = "tanh"
+    #: How much more than a plain sum it makes of a rounding: normalising divides by a spread that may be small.
+    condition: float = 1.0
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -73,6 +75,7 @@ SYSTEMS = [
     SystemCase("update-only", "update-only"),
     SystemCase("gru", "gru"),
     SystemCase("gru-reset-before", "gru-reset-before"),
+    SystemCase("gru-layer-norm", "gru-layer-norm", condition=20.0),
 ]
 BACKENDS = list(ops.BACKENDS)
 
@@ -135,12 +138,17 @@ def draw(case: SystemCase, size: Size, *, bias: bool = True, seed: int = 0) -> I
         return torch.empty(shape).uniform_(-bound, bound, generator=generator)
 
     weight_ih, weight_hh, bias_ih, bias_hh = weight(rows, I), weight(rows, H), weight(rows), weight(rows)
+    gains = [1 + weight(rows) for _ in range(2)] if case.system == "gru-layer-norm" else []
     return Inputs(
         case,
         x=torch.randn(T, B, I, generator=generator),
         h_0=torch.rand(B, H, generator=generator) * 2 - 1,
         weights=PackedWeights(
-            weight_ih, weight_hh if past else None, bias_ih if bias else None, bias_hh if bias and past else None
+            weight_ih,
+            weight_hh if past else None,
+            bias_ih if bias else None,
+            bias_hh if bias and past else None,
+            *gains,
         ),
     )
 
@@ -154,7 +162,7 @@ def part_of(inputs: Inputs, case: SystemCase) -> Inputs:
             return tensor
         return torch.cat([tensor[convention.rows(block, size)] for block in case.blocks])
 
-    weight_ih, weight_hh, bias_ih, bias_hh = (cut(tensor) for tensor in inputs.weights)
+    weight_ih, weight_hh, bias_ih, bias_hh = (cut(tensor) for tensor in inputs.weights[:4])
     assert weight_ih is not None
     if case.system == "dense":
         weight_hh = bias_hh = None
@@ -168,7 +176,14 @@ def forward(inputs: Inputs, backend: str, **options: Any) -> dict[str, Tensor]:
 
 
 def plain_loop(
-    inputs: Inputs, *, mask: Tensor | None = None, pins: Pinned = FREE, reverse: bool = False, gates: bool = True
+    inputs: Inputs,
+    *,
+    mask: Tensor | None = None,
+    pins: Pinned = FREE,
+    reverse: bool = False,
+    gates: bool = True,
+    resets: Tensor | None = None,
+    dropped: Dropped = KEPT,
 ) -> dict[str, Tensor]:
     """What every backend must compute: the equations, one step after the other, and nothing else."""
     system = ops.SYSTEMS[inputs.case.system]
@@ -182,7 +197,10 @@ def plain_loop(
         pinned = Pinned(*(None if pin is None else pin[t] for pin in pins))
         used = torch.ones(B, 1, dtype=torch.bool) if mask is None else mask[t].unsqueeze(-1)
         x = torch.where(used, inputs.x[t], 0)
-        step = system.equation(x, hidden, weights, g, pinned)
+        if resets is not None:
+            hidden = torch.where(resets[t].unsqueeze(-1), inputs.h_0, hidden)
+        candidate = None if dropped.candidate is None else dropped.candidate[t]
+        step = system.equation(x, hidden, weights, g, pinned, dropped._replace(candidate=candidate))
         hidden = torch.where(used, step.hidden, hidden)
         rows[t] = (hidden, *(torch.where(used, gate, 0) for gate in (step.update, step.reset, step.candidate)))
     steps = Steps(*(torch.stack(parts) for parts in zip(*rows, strict=True)))

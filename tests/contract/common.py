@@ -18,7 +18,8 @@ from tidegate.equations import Pinned
 from tidegate.ops import Pins
 from tidegate.ops.pins import resolve
 
-DENSE, RNN, RNN_RELU, UPDATE_ONLY, GRU, GRU_RESET_BEFORE = SYSTEMS
+DENSE, RNN, RNN_RELU, UPDATE_ONLY, GRU, GRU_RESET_BEFORE, GRU_LAYER_NORM = SYSTEMS
+#: Those that a pin turns into an RNN: a normalised layer stays normalised.
 GATED = [UPDATE_ONLY, GRU, GRU_RESET_BEFORE]
 FLOAT32, FLOAT64 = torch.float32, torch.float64
 NOT_FINITE = [torch.nan, torch.inf, -torch.inf]

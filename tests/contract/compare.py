@@ -32,12 +32,15 @@ TOLERANCES: dict[torch.dtype, Tolerance] = {
 _SAME_WIDTH_INT = {8: torch.int64, 4: torch.int32, 2: torch.int16}
 
 
-def assert_same(got: Named, expected: Named, *, dtype: torch.dtype | None = None, exact: bool = False) -> None:
+def assert_same(
+    got: Named, expected: Named, *, dtype: torch.dtype | None = None, exact: bool = False, condition: float = 1.0
+) -> None:
     """Fail, naming every tensor that differs and by how much, unless `got` is `expected`.
 
     The names must be the same, and under each name the shape, the dtype (`dtype` if given, else that of `expected`)
     and the numbers: within `TOLERANCES`, or with `exact` to the bit, where -0.0 is not 0.0. NaN equals nothing, and
     within a tolerance nothing equals infinity. None, for a tensor that a system does not have, equals None alone.
+    `condition` widens the tolerance, for what makes more of a rounding than a sum does.
     """
     names = sorted(got.keys() | expected.keys())
     if not names:
@@ -47,14 +50,16 @@ def assert_same(got: Named, expected: Named, *, dtype: torch.dtype | None = None
         if name not in got or name not in expected:
             problem: str | None = f"is only in what was {'got' if name in got else 'expected'}"
         else:
-            problem = _difference(got[name], expected[name], dtype, exact)
+            problem = _difference(got[name], expected[name], dtype, exact, condition)
         if problem is not None:
             problems.append(f"{name} {problem}")
     if problems:
         raise AssertionError("\n  ".join([f"{len(problems)} of {len(names)} differ:", *problems]))
 
 
-def _difference(got: Tensor | None, expected: Tensor | None, dtype: torch.dtype | None, exact: bool) -> str | None:
+def _difference(
+    got: Tensor | None, expected: Tensor | None, dtype: torch.dtype | None, exact: bool, condition: float
+) -> str | None:
     """What is wrong with `got`, or None."""
     if got is None or expected is None:
         return None if got is expected else f"is {_kind(got)}; expected {_kind(expected)}"
@@ -68,7 +73,7 @@ def _difference(got: Tensor | None, expected: Tensor | None, dtype: torch.dtype 
         bad = torch.isnan(tensor) if exact else ~torch.isfinite(tensor)
         if bad.any():
             return f"has {int(bad.sum())} of {bad.numel()} numbers that are not finite{side}, first at {_first(bad)}"
-    wrong = _other_bits(got, expected.to(dtype)) if exact else _too_far(got, expected)
+    wrong = _other_bits(got, expected.to(dtype)) if exact else _too_far(got, expected, condition)
     if not wrong.any():
         return None
     error = (got.double() - expected.double()).abs()
@@ -79,8 +84,8 @@ def _difference(got: Tensor | None, expected: Tensor | None, dtype: torch.dtype 
     return f"is off in {int(wrong.sum())} of {wrong.numel()} numbers, {largest}: {numbers}"
 
 
-def _too_far(got: Tensor, expected: Tensor) -> Tensor:
-    relative, absolute = TOLERANCES[got.dtype]
+def _too_far(got: Tensor, expected: Tensor, condition: float) -> Tensor:
+    relative, absolute = (condition * part for part in TOLERANCES[got.dtype])
     target = expected.double()
     rms = target.square().mean().sqrt() if target.numel() else target.sum()
     return (got.double() - target).abs() > relative * (target.abs() + rms) + absolute

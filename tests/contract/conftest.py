@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from tests.contract.cases import SMALL, SystemCase, draw
+from tidegate.ops import BACKENDS
+
 memory: Any = torch.utils.deterministic  # a module whose one setting its types do not tell
 
 
@@ -27,6 +30,17 @@ def poison() -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
         memory.fill_uninitialized_memory = fill
+
+
+@pytest.fixture(autouse=True)
+def only_what_a_backend_has(request: pytest.FixtureRequest) -> None:
+    """A system that a backend does not have, and says so, is skipped there with what it says."""
+    parameters = getattr(request.node, "callspec", None)
+    case, backend = (None if parameters is None else parameters.params.get(name) for name in ("case", "backend"))
+    if isinstance(case, SystemCase) and isinstance(backend, str):
+        reason = BACKENDS[backend].unsupported(draw(case, SMALL).call())
+        if reason is not None and f'the system "{case.system}"' in reason:
+            pytest.skip(f"{backend}: {reason}")
 
 
 @pytest.fixture(autouse=True)

@@ -30,6 +30,7 @@ from tests.contract.cases import (
 from tests.contract.common import (
     DENSE,
     FLOAT64,
+    GRU_LAYER_NORM,
     Outputs,
     both_dtypes,
     both_sizes,
@@ -68,8 +69,10 @@ def expected_of(case: SystemCase, size: Size, gates: bool) -> Outputs:
 def test_values_and_every_gradient_are_those_of_the_equations(case, size, backend, dtype):
     got = with_gradients(lambda inputs: forward(inputs, backend), draw(case, size), dtype)
     expected_names = {"hidden", "h_n", "update", "reset", "candidate", "d_x", "d_h_0", "d_weight_ih", "d_bias_ih"}
-    assert got.keys() == expected_names | (set() if case is DENSE else {"d_weight_hh", "d_bias_hh"})
-    assert_same(got, expected_of(case, size, True), dtype=dtype)
+    expected_names |= set() if case is DENSE else {"d_weight_hh", "d_bias_hh"}
+    expected_names |= {"d_gain_ih", "d_gain_hh"} if case is GRU_LAYER_NORM else set()
+    assert got.keys() == expected_names
+    assert_same(got, expected_of(case, size, True), dtype=dtype, condition=case.condition)
 
 
 @both_sizes
@@ -83,7 +86,7 @@ def test_without_gates_the_state_and_its_gradients_are_the_same(case, size, back
     assert (steps.update, steps.reset, steps.candidate) == (None, None, None)
     got = with_gradients(lambda leaves: forward(leaves, backend, **options), inputs, dtype)
     expected = with_gradients(lambda leaves: plain_loop(leaves, **options), inputs, FLOAT64)
-    assert_same(got, expected, dtype=dtype)
+    assert_same(got, expected, dtype=dtype, condition=case.condition)
 
 
 @both_sizes
@@ -118,6 +121,11 @@ def test_the_activation_is_free(case, backend, activation):
         inputs.weights.weight_ih[candidate],
         None if inputs.weights.bias_ih is None else inputs.weights.bias_ih[candidate],
     )
+    if inputs.weights.gain_ih is not None:
+        gain, bias_ih = inputs.weights.gain_ih[candidate], inputs.weights.bias_ih
+        assert bias_ih is not None
+        product = torch.nn.functional.linear(inputs.x, inputs.weights.weight_ih[candidate])
+        pre = torch.nn.functional.layer_norm(product, gain.shape, gain, bias_ih[candidate])
     if case.system == "gru-reset-before":
         assert inputs.weights.bias_hh is not None
         pre = pre + inputs.weights.bias_hh[candidate]
@@ -156,7 +164,7 @@ def test_any_size_mask_pins_and_direction_are_those_of_the_equations(case, backe
 
     got = with_gradients(lambda leaves: forward(leaves, backend, **in_dtype(leaves)), inputs, dtype)
     expected = with_gradients(lambda leaves: plain_loop(leaves, **in_dtype(leaves)), inputs, FLOAT64)
-    assert_same(got, expected, dtype=dtype)
+    assert_same(got, expected, dtype=dtype, condition=case.condition)
 
 
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])

@@ -46,18 +46,20 @@ def counterfactual(
     layer: str | None = None,
     lengths: Tensor | Iterable[int] | None = None,
     mask: Tensor | None = None,
+    reset_at: Tensor | None = None,
 ) -> Counterfactual:
     """Run `model` twice in evaluation mode, as it is and with `steps` held out of every layer and direction (`Gu=0`).
 
     Args:
         model: a recurrent layer, or a model that contains one.
-        x, hx, lengths, mask: as for `trace`.
+        x, hx, lengths, mask, reset_at: as for `trace`.
         steps: an int, a slice, ints, or bools (T,) or (T, B): as in `Pins`.
         layer: which layer of a model that contains several, by its name in `named_modules()`.
     """
     pin = Pins(update=0.0, steps=steps)
-    output, ran = observe(model, x, hx, layer=layer, evaluate=True, lengths=lengths, mask=mask, gates=True)
-    without, _ = observe(model, x, hx, layer=layer, evaluate=True, lengths=lengths, mask=mask, pins=pin)
+    asked: dict[str, Any] = {"lengths": lengths, "mask": mask, "reset_at": reset_at}
+    output, ran = observe(model, x, hx, layer=layer, evaluate=True, gates=True, **asked)
+    without, _ = observe(model, x, hx, layer=layer, evaluate=True, pins=pin, **asked)
     seen = trace_of(ran).layers[-1]
     held = resolve([pin], seen.update.shape, seen.update).update  # type: ignore[arg-type]  # a shape of three sizes
     assert held is not None

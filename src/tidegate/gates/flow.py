@@ -58,6 +58,7 @@ def gradient_flow(
     norm: Literal["spectral", "frobenius"] = "spectral",
     lengths: Tensor | Iterable[int] | None = None,
     mask: Tensor | None = None,
+    reset_at: Tensor | None = None,
     pins: Pins | Iterable[Pins] | None = None,
 ) -> GradientFlow:
     """The norm of `∂a(T)/∂a(t)`, the product of the Jacobians of all steps after t, with the inputs held fixed.
@@ -67,14 +68,14 @@ def gradient_flow(
     not a whole data set.
 
     Args:
-        model, x, hx, layer, lengths, mask, pins: as for `trace`.
+        model, x, hx, layer, lengths, mask, reset_at, pins: as for `trace`.
         depth: which of the stacked layers; the last if not said.
         reverse: the backward direction instead, where T counts in the order in which it runs.
         norm: "spectral", the largest factor by which any small change of a(t) is seen in a(T); or "frobenius".
     """
     if norm not in ("spectral", "frobenius"):
         raise InputValueError(f'norm must be "spectral" or "frobenius"; got {norm!r}')
-    _, ran = observe(model, x, hx, layer=layer, evaluate=True, lengths=lengths, mask=mask, pins=pins)
+    _, ran = observe(model, x, hx, layer=layer, evaluate=True, lengths=lengths, mask=mask, reset_at=reset_at, pins=pins)
     if not -len(ran.layers) <= depth < len(ran.layers):
         raise InputValueError(f"depth must lie in {-len(ran.layers)}..{len(ran.layers) - 1}; got {depth}")
     directions = ran.layers[depth]
@@ -116,19 +117,22 @@ def _jacobians(call: Call, before: Tensor, chunk: slice) -> Float[Tensor, "S B H
     system = SYSTEMS[call.system]
     weights = unpack(system.convention, call.weights)
     pins = [None if pin is None else pin.expand_as(before)[chunk] for pin in call.pins]
+    dropped = call.dropped  # in evaluation, one factor on the update gate for all
 
     def after(h_prev: Tensor) -> Tensor:
-        return system.equation(call.x[chunk], h_prev, weights, call.g, Pinned(*pins)).hidden
+        return system.equation(call.x[chunk], h_prev, weights, call.g, Pinned(*pins), dropped).hidden
 
     states, pull_back = vjp(after, before[chunk])  # type: ignore[misc]  # two things, as has_aux is False
     # rows of a batch are independent: one unit of every state at once is one row of every Jacobian
     units = torch.eye(states.shape[-1], dtype=states.dtype, device=states.device)
     (rows,) = vmap(lambda unit: pull_back(unit.expand_as(states)))(units)
     jacobians: Tensor = rows.movedim(0, 2)
-    if call.mask is None:
-        return jacobians
-    identity = torch.eye(before.shape[-1], dtype=before.dtype, device=before.device)
-    return torch.where(call.mask[chunk][..., None, None], jacobians, identity)
+    if call.mask is not None:
+        identity = torch.eye(before.shape[-1], dtype=before.dtype, device=before.device)
+        jacobians = torch.where(call.mask[chunk][..., None, None], jacobians, identity)
+    if call.resets is not None:  # the state before such a step goes nowhere
+        jacobians = torch.where(call.resets[chunk][..., None, None], 0, jacobians)
+    return jacobians
 
 
 def _in_order(call: Call) -> Call:
@@ -147,10 +151,16 @@ def _in_order(call: Call) -> Call:
         else call.activation,
         mask=None if call.mask is None else ordered(call.mask),
         pins=Pinned(*(None if pin is None else ordered(pin).double() for pin in call.pins)),
+        resets=None if call.resets is None else ordered(call.resets),
+        dropped=call.dropped,
     )
 
 
 def _states_before(call: Call, hidden: Tensor) -> Float[Tensor, "T B H"]:
     """The state before each step, in float64 and in the order in which the call runs."""
     after = hidden.flip(0) if call.reverse else hidden
-    return torch.cat([call.h_0.unsqueeze(0), after[:-1]]).double()
+    before = torch.cat([call.h_0.unsqueeze(0), after[:-1]])
+    if call.resets is not None:
+        resets = call.resets.flip(0) if call.reverse else call.resets
+        before = torch.where(resets.unsqueeze(-1), call.h_0, before)
+    return before.double()

@@ -39,13 +39,16 @@ class DirectionTrace:
     mask: Bool[Tensor, "T B"] | None
     #: Whether this direction runs from the last step to the first.
     backward: bool
+    #: True where the state began anew from `h_0` before the step, in this direction's order; None if it never did.
+    resets: Bool[Tensor, "T B"] | None = None
 
     def memory(self, t: int = -1) -> Float[Tensor, "rows B H"]:
         """The memory map (T+1, B, H) of the state at step `t`: the share of `h_0` (row 0) and of each step s (row s+1).
 
         `a(t) = w(init)*a(0) + Σ_s w(s)*ã(s)` with `w(s) = Gu(s) * Π_k (1-Gu(k))` over the steps k between s and t. This
         is exact: the rows are in [0, 1], sum to 1 for every unit, and rebuild the state from the candidates. Steps that
-        this direction had not seen by `t` have 0. Gates of half precision are multiplied in float32.
+        this direction had not seen by `t`, or that lie before its last reset, have 0. Gates of half precision are
+        multiplied in float32.
 
         Raises `InputValueError` if `t` is outside the sequence.
         """
@@ -57,6 +60,10 @@ class DirectionTrace:
         update = _at_least_single(self.update.flip(0) if self.backward else self.update)
         seen = steps - t % steps if self.backward else t % steps + 1
         written, keep = update[:seen], 1 - update[:seen]
+        if self.resets is not None:
+            resets = (self.resets.flip(0) if self.backward else self.resets)[:seen].unsqueeze(-1)
+            forgotten = resets.flip(0).cumsum(0).flip(0) > resets.long()  # a reset came after
+            written, keep = torch.where(forgotten, 0, written), torch.where(forgotten, 1, keep)
         one = torch.ones_like(keep[:1])
         later = torch.cat([one, keep.flip(0).cumprod(0)]).flip(0)  # row s: what all steps from s on keep of the state
         shares = torch.cat([later[:1], written * later[1:]])
@@ -131,20 +138,23 @@ def trace(
     layer: str | None = None,
     lengths: Tensor | Iterable[int] | None = None,
     mask: Tensor | None = None,
+    reset_at: Tensor | None = None,
     pins: Pins | Iterable[Pins] | None = None,
 ) -> Trace:
     """Run a recurrent layer and record every gate; `torch.nn`'s layers are traced as they stand, their `z` as `1-z`.
 
     Args:
         model: a GRU, RNN or Dense layer, a cell (unrolled over an x of (T, B, I)), or a model that contains one.
-        x, hx, lengths, mask, pins: as for the layer's `forward`. A model that contains a layer is called with `x`
-            alone, and `lengths`, `mask` and `pins` go to the layer inside.
+        x, hx, lengths, mask, reset_at, pins: as for the layer's `forward`. A model that contains a layer is called with
+            `x` alone, and `lengths`, `mask`, `reset_at` and `pins` go to the layer inside.
         layer: which layer of a model that contains several, by its name in `named_modules()`.
 
     Returns:
         A `Trace`; its gates are (T, B, H) whatever the form of the input (B is 1 if it was unbatched).
     """
-    return trace_of(observe(model, x, hx, layer=layer, lengths=lengths, mask=mask, pins=pins, gates=True)[1])
+    return trace_of(
+        observe(model, x, hx, layer=layer, lengths=lengths, mask=mask, reset_at=reset_at, pins=pins, gates=True)[1]
+    )
 
 
 def trace_of(ran: Ran) -> Trace:
@@ -162,9 +172,9 @@ def _layer_trace(records: tuple[Record, ...]) -> LayerTrace:
     return LayerTrace(*_parts(records[0]), reverse=reverse)
 
 
-def _parts(record: Record) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, bool]:
+def _parts(record: Record) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, bool, Tensor | None]:
     hidden, update, reset, candidate = record.steps
     assert update is not None, "the run did not give its gates out"
     assert reset is not None
     assert candidate is not None
-    return update, reset, candidate, hidden, record.call.h_0, record.call.mask, record.call.reverse
+    return update, reset, candidate, hidden, record.call.h_0, record.call.mask, record.call.reverse, record.call.resets

@@ -4,9 +4,10 @@ from tidegate.nn import init
 from tidegate.nn.cells import GRUCell, RNNCell
 from tidegate.nn.compiling import allow_compiling
 from tidegate.nn.dense import Dense
+from tidegate.nn.dropouts import Dropouts
 from tidegate.nn.layers import GRU, RNN
 from tidegate.nn.run import explain
 
-__all__ = ["GRU", "RNN", "Dense", "GRUCell", "RNNCell", "explain", "init"]
+__all__ = ["GRU", "RNN", "Dense", "Dropouts", "GRUCell", "RNNCell", "explain", "init"]
 
 allow_compiling()

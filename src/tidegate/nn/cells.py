@@ -7,11 +7,13 @@ from torch import Tensor
 
 from tidegate.equations import Activation
 from tidegate.errors import InputValueError
+from tidegate.nn.dropouts import Dropouts, read_dropouts
+from tidegate.nn.norm import add_gain, gru_system, reset_gains
 from tidegate.nn.run import run
 from tidegate.nn.spec import Recurrent
 from tidegate.ops.backends import check_backend
 from tidegate.ops.checks import check_activation, check_mask, check_nonlinearity, check_shape, check_sizes, check_tensor
-from tidegate.ops.functional import Reset, system_of
+from tidegate.ops.functional import Reset
 from tidegate.ops.pins import Pins
 
 __all__ = ["GRUCell", "RNNCell"]
@@ -52,9 +54,30 @@ class _Cell(Recurrent, torch.nn.RNNCellBase):
 
     own_forward = forward
 
+    def reset_parameters(self) -> None:
+        """Draw the weights anew as torch.nn does; gains become 1."""
+        super().reset_parameters()
+        reset_gains(self)
+
+
+def _dropouts_of_a_step(recurrent_dropout: float | Dropouts) -> Dropouts:
+    """The argument of a cell, refused for what is drawn once for all steps, of which a cell sees only one."""
+    dropouts = read_dropouts(recurrent_dropout)
+    whole = dropouts.chosen().keys() - {"candidate", "zoneout"}
+    if whole:
+        got = ", ".join(sorted(whole))
+        raise InputValueError(
+            f"recurrent_dropout of a cell must be candidate or zoneout, which are drawn at every step; got {got}"
+        )
+    return dropouts
+
 
 class GRUCell(_Cell, torch.nn.GRUCell):
-    """One step of a gated recurrent unit: `torch.nn.GRUCell` with `GRU`'s `reset`, `activation` and `backend`."""
+    """One step of a gated recurrent unit: `torch.nn.GRUCell` with `GRU`'s variants, activation and backend.
+
+    Of `Dropouts` a cell takes `candidate` and `zoneout`, drawn at every step; with `layer_norm` its gains are `gain_ih`
+    and `gain_hh`.
+    """
 
     def __init__(
         self,
@@ -65,27 +88,39 @@ class GRUCell(_Cell, torch.nn.GRUCell):
         dtype: torch.dtype | None = None,
         *,
         reset: Reset = "after",
+        layer_norm: bool = False,
         activation: str | Activation = "tanh",
+        recurrent_dropout: float | Dropouts = 0.0,
         backend: str = "auto",
     ) -> None:
-        system = system_of(reset)
+        system = gru_system(reset, layer_norm=layer_norm)
+        dropouts = _dropouts_of_a_step(recurrent_dropout)
         check_activation("activation", activation)
         check_backend(backend)
         check_sizes(input_size=input_size, hidden_size=hidden_size)
         super().__init__(input_size, hidden_size, bias, device, dtype)
         self.system, self.reset, self.activation, self.backend = system, reset, activation, backend
+        self.layer_norm, self.recurrent_dropout = layer_norm, dropouts
         if reset is None:
             for name, full in list(self.named_parameters()):
                 setattr(self, name, torch.nn.Parameter(full.detach()[hidden_size:].clone()))
+        if layer_norm:
+            add_gain(self, "weight_ih")
+            add_gain(self, "weight_hh")
 
     def extra_repr(self) -> str:
         """torch.nn's, and what differs from torch.nn's."""
         reset = "" if self.reset == "after" else f", reset={self.reset!r}"
+        reset += ", layer_norm=True" if self.layer_norm else ""
+        reset += f", recurrent_dropout={self.recurrent_dropout}" if self.recurrent_dropout.chosen() else ""
         return super().extra_repr() + reset + ("" if self.activation == "tanh" else f", activation={self.activation!r}")
 
 
 class RNNCell(_Cell, torch.nn.RNNCell):
-    """One step of a recurrent layer without gates: `torch.nn.RNNCell` with `RNN`'s `activation` and `backend`."""
+    """One step of a recurrent layer without gates: `torch.nn.RNNCell` with `RNN`'s activation and backend.
+
+    Of `Dropouts` a cell takes `candidate` and `zoneout`, drawn at every step.
+    """
 
     def __init__(
         self,
@@ -97,17 +132,20 @@ class RNNCell(_Cell, torch.nn.RNNCell):
         dtype: torch.dtype | None = None,
         *,
         activation: str | Activation | None = None,
+        recurrent_dropout: float | Dropouts = 0.0,
         backend: str = "auto",
     ) -> None:
         check_backend(backend)
         check_nonlinearity(nonlinearity)
+        dropouts = _dropouts_of_a_step(recurrent_dropout)
         check_sizes(input_size=input_size, hidden_size=hidden_size)
         super().__init__(input_size, hidden_size, bias, nonlinearity, device, dtype)
         self.system, self.activation = "rnn", nonlinearity if activation is None else activation
-        self.backend = backend
+        self.backend, self.recurrent_dropout = backend, dropouts
         check_activation("activation", self.activation)
 
     def extra_repr(self) -> str:
         """torch.nn's, and what differs from torch.nn's."""
         plain = self.activation == self.nonlinearity
-        return super().extra_repr() + ("" if plain else f", activation={self.activation!r}")
+        dropouts = f", recurrent_dropout={self.recurrent_dropout}" if self.recurrent_dropout.chosen() else ""
+        return super().extra_repr() + dropouts + ("" if plain else f", activation={self.activation!r}")

@@ -60,10 +60,11 @@ class Dense(Recurrent, torch.nn.Module):
         *,
         lengths: Tensor | Iterable[int] | None = None,
         mask: Tensor | None = None,
+        reset_at: Tensor | None = None,
         pins: Pins | Iterable[Pins] | None = None,
     ) -> tuple[Tensor | PackedSequence, Tensor]:
         """As `GRU.forward`; `hx` matters only where a mask or a pin holds it. `pins` may force the update gate."""
-        ran = run(self, input, hx, lengths=lengths, mask=mask, pins=pins)
+        ran = run(self, input, hx, lengths=lengths, mask=mask, reset_at=reset_at, pins=pins)
         return ran.output, ran.h_n
 
     own_forward = forward

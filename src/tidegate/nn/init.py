@@ -1,15 +1,21 @@
-"""Initialisation that torch.nn does not have."""
+"""Initialisation that torch.nn does not have: the update gate's memory, and orthogonal recurrent weights.
+
+Each function changes a layer in place and returns it. It takes Tidegate's and torch.nn's layers and cells, and reaches
+every layer and direction; weights that it does not name stay.
+"""
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
+from tidegate.conventions import PackedWeights
 from tidegate.errors import InputTypeError, InputValueError
 from tidegate.nn.spec import describe
 from tidegate.ops.call import SYSTEMS
 
-__all__ = ["chrono_"]
+__all__ = ["chrono_", "orthogonal_", "update_bias_"]
 
 
 @torch.no_grad()
@@ -24,24 +30,81 @@ def chrono_(layer: nn.Module, steps: float, generator: torch.Generator | None = 
         InputTypeError: the layer has no update gate (an RNN), or no biases.
         InputValueError: `steps` is less than 2, or not finite.
     """
+    biases = _update_biases(layer)
+    if not 2 <= steps < math.inf:
+        raise InputValueError(f"steps must be at least 2 and finite; got {steps:g}")
+    for taken, carried, sign in biases:
+        taken.uniform_(1, max(steps - 1, 1), generator=generator).log_().mul_(-sign)
+        carried.zero_()
+    return layer
+
+
+@torch.no_grad()
+def update_bias_(layer: nn.Module, bias: float) -> nn.Module:
+    """Set the biases of the update gate, in place, so that `bu` is `bias` and the gate starts at σ(bias).
+
+    1 writes and 0 holds: a negative bias remembers. -1 is what a forget gate's bias of 1 is to an LSTM (Jozefowicz et
+    al. 2015), and starts at 0.27. The layer stores the bias as its convention has it; other weights stay.
+
+    Raises:
+        InputTypeError: the layer has no update gate (an RNN), or no biases.
+        InputValueError: `bias` is not finite.
+    """
+    biases = _update_biases(layer)
+    if not math.isfinite(bias):
+        raise InputValueError(f"bias must be finite; got {bias:g}")
+    for taken, carried, sign in biases:
+        taken.fill_(sign * bias)
+        carried.zero_()
+    return layer
+
+
+@torch.no_grad()
+def orthogonal_(layer: nn.Module, gain: float = 1.0, generator: torch.Generator | None = None) -> nn.Module:
+    """Make the recurrent weights of each gate and of the candidate, (H, H), orthogonal times `gain` (Saxe et al. 2014).
+
+    Each block on its own, in place: a product with it then keeps the state's length, whatever the number of steps.
+    Other weights stay.
+
+    Raises:
+        InputTypeError: the layer has no recurrent weights (a dense layer).
+        InputValueError: `gain` is not finite.
+    """
+    spec = describe(layer)
+    convention = SYSTEMS[spec.system].convention
+    recurrent = [weights.weight_hh for weights in _each(spec.weights) if weights.weight_hh is not None]
+    if not recurrent:
+        raise InputTypeError(f"layer must have recurrent weights; {type(layer).__name__} has none")
+    if not math.isfinite(gain):
+        raise InputValueError(f"gain must be finite; got {gain:g}")
+    _check_owned(layer, "recurrent weights", recurrent)
+    for weight in recurrent:
+        for block in convention.blocks:
+            nn.init.orthogonal_(weight[convention.rows(block, spec.hidden_size)], gain, generator)
+    return layer
+
+
+def _update_biases(layer: nn.Module) -> list[tuple[Tensor, Tensor, int]]:
+    """The update gate's two biases (H,) of each layer and direction, and the sign with which they are stored."""
     spec = describe(layer)
     convention = SYSTEMS[spec.system].convention
     if "update" not in convention.blocks:
         raise InputTypeError(f"layer must have an update gate; {type(layer).__name__} has none")
-    if not 2 <= steps < math.inf:
-        raise InputValueError(f"steps must be at least 2 and finite; got {steps:g}")
-    owned = list(layer.parameters())
-    rows = convention.rows("update", spec.hidden_size)
-    for weights in (direction for directions in spec.weights for direction in directions):
+    rows, found = convention.rows("update", spec.hidden_size), []
+    for weights in _each(spec.weights):
         if weights.bias_ih is None or weights.bias_hh is None:
             raise InputTypeError("layer must have biases (bias=True) to initialise; it has none")
-        if not all(any(bias is own for own in owned) for bias in (weights.bias_ih, weights.bias_hh)):
-            raise InputTypeError("layer must own its biases to initialise them; here they are computed (parametrized)")
-        _fill(weights.bias_ih[rows], convention.sign("update"), steps, generator)
-        weights.bias_hh[rows].zero_()
-    return layer
+        _check_owned(layer, "biases", [weights.bias_ih, weights.bias_hh])
+        found.append((weights.bias_ih[rows], weights.bias_hh[rows], convention.sign("update")))
+    return found
 
 
-def _fill(bias: Tensor, sign: int, steps: float, generator: torch.Generator | None) -> None:
-    """`bias` (H,) becomes the stored form of `-log(uniform(1, steps - 1))`."""
-    bias.uniform_(1, max(steps - 1, 1), generator=generator).log_().mul_(-sign)
+def _each(layers: tuple[tuple[PackedWeights, ...], ...]) -> Iterator[PackedWeights]:
+    return (weights for directions in layers for weights in directions)
+
+
+def _check_owned(layer: nn.Module, what: str, tensors: list[Tensor]) -> None:
+    """A tensor that is computed anew in every forward would not keep what is written into it."""
+    owned = list(layer.parameters())
+    if not all(any(tensor is own for own in owned) for tensor in tensors):
+        raise InputTypeError(f"layer must own its {what} to initialise them; here they are computed (parametrized)")

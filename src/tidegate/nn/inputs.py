@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from tidegate.errors import InputTypeError, InputValueError
 from tidegate.nn.spec import Spec
-from tidegate.ops.checks import check_lengths, check_like, check_mask, check_shape, check_tensor
+from tidegate.ops.checks import check_lengths, check_like, check_mask, check_reset_at, check_shape, check_tensor
 
 __all__ = ["Sequences", "read_inputs"]
 
@@ -21,6 +21,8 @@ class Sequences:
     x: Tensor  # (T, B, I)
     h_0: Tensor  # (L*D, B, H)
     mask: Tensor | None = None  # (T, B)
+    #: Where each sequence begins anew, in the order of the input.
+    resets: Tensor | None = None  # (T, B)
     #: True inside each sequence's length; the output is zero elsewhere, as `pad_packed_sequence` has it.
     inside: Tensor | None = None
     packed: PackedSequence | None = None
@@ -49,10 +51,11 @@ def read_inputs(
     *,
     lengths: Tensor | Iterable[int] | None,
     mask: Tensor | None,
+    reset_at: Tensor | None = None,
 ) -> Sequences:
     """Check what came against what the layer expects and bring it into time-major form."""
     if isinstance(input, PackedSequence):
-        return _read_packed(spec, input, hx, lengths, mask)
+        return _read_packed(spec, input, hx, lengths, mask, reset_at)
     x = check_tensor("input", input)
     batched = x.ndim == 3
     order = "(B, T, I)" if spec.batch_first else "(T, B, I)"
@@ -60,12 +63,15 @@ def read_inputs(
         expected = f"{order} or, unbatched, (T, I) with I = {spec.input_size}"
         raise InputValueError(f"input must be {expected}; got {tuple(x.shape)}")
     check_like("input", x, "the weights", spec.like)
+    axes = order.replace(", I", "") if batched else "(T,)"
     if mask is not None:
-        check_mask(mask, x.shape[:-1], order.replace(", I", "") if batched else "(T,)", x.device)
+        check_mask(mask, x.shape[:-1], axes, x.device)
+    if reset_at is not None:
+        check_reset_at(reset_at, x.shape[:-1], axes, x.device)
     if not batched:
-        x, mask = x.unsqueeze(1), None if mask is None else mask.unsqueeze(1)
+        x, mask, reset_at = x.unsqueeze(1), *(None if one is None else one.unsqueeze(1) for one in (mask, reset_at))
     elif spec.batch_first:
-        x, mask = x.transpose(0, 1), None if mask is None else mask.transpose(0, 1)
+        x, mask, reset_at = (None if one is None else one.transpose(0, 1) for one in (x, mask, reset_at))  # type: ignore[assignment]
     steps, batch = x.shape[:2]
     if not steps or not batch:
         raise InputValueError(f"input must hold at least one step and one sequence; got T = {steps}, B = {batch}")
@@ -74,11 +80,22 @@ def read_inputs(
         values = check_lengths(lengths, batch, steps, x.device)
         inside = torch.arange(steps, device=x.device).unsqueeze(-1) < values
         mask = inside if mask is None else mask & inside
-    return Sequences(x, _initial(spec, hx, batch, batched), mask, inside, None, spec.batch_first, batched)
+    resets = _begin_anew(reset_at, inside)
+    return Sequences(x, _initial(spec, hx, batch, batched), mask, resets, inside, None, spec.batch_first, batched)
+
+
+def _begin_anew(reset_at: Tensor | None, inside: Tensor | None) -> Tensor | None:
+    """Where sequences begin anew: behind its end, a sequence keeps the state of its last step."""
+    return reset_at if reset_at is None or inside is None else reset_at & inside
 
 
 def _read_packed(
-    spec: Spec, packed: PackedSequence, hx: Tensor | None, lengths: object, mask: Tensor | None
+    spec: Spec,
+    packed: PackedSequence,
+    hx: Tensor | None,
+    lengths: object,
+    mask: Tensor | None,
+    reset_at: Tensor | None,
 ) -> Sequences:
     """A packed batch, padded and in the order in which the sequences were given."""
     if lengths is not None:
@@ -90,9 +107,12 @@ def _read_packed(
     x, own_lengths = pad_packed_sequence(packed)
     steps, batch = x.shape[:2]
     inside = torch.arange(steps, device=x.device).unsqueeze(-1) < own_lengths.to(x.device)
+    if reset_at is not None:
+        check_reset_at(reset_at, (steps, batch), "(T, B)", x.device)
+    resets = _begin_anew(reset_at, inside)
     if mask is not None:
         inside = inside & check_mask(mask, (steps, batch), "(T, B)", x.device)
-    return Sequences(x, _initial(spec, hx, batch, batched=True), inside, packed=packed)
+    return Sequences(x, _initial(spec, hx, batch, batched=True), inside, resets, packed=packed)
 
 
 def _pack_like(y: Tensor, packed: PackedSequence) -> PackedSequence:

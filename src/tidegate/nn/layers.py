@@ -7,11 +7,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from tidegate.equations import Activation
+from tidegate.nn.dropouts import Dropouts, read_dropouts
+from tidegate.nn.norm import add_gain, gru_system, reset_gains
 from tidegate.nn.run import run
 from tidegate.nn.spec import Recurrent
 from tidegate.ops.backends import check_backend
 from tidegate.ops.checks import check_activation, check_nonlinearity, check_sizes
-from tidegate.ops.functional import Reset, system_of
+from tidegate.ops.functional import Reset
 from tidegate.ops.pins import Pins
 
 __all__ = ["GRU", "RNN"]
@@ -27,6 +29,7 @@ class _Layers(Recurrent, torch.nn.RNNBase):
         *,
         lengths: Tensor | Iterable[int] | None = None,
         mask: Tensor | None = None,
+        reset_at: Tensor | None = None,
         pins: Pins | Iterable[Pins] | None = None,
     ) -> tuple[Tensor | PackedSequence, Tensor]:
         """Run the sequences.
@@ -38,6 +41,9 @@ class _Layers(Recurrent, torch.nn.RNNBase):
                 its own last step, and a backward direction starts from it.
             mask: bool, with the input's first axes: (T, B), (B, T) or (T,). False holds the state at that step
                 (`Gu=0`); the input there is not looked at, so it may be anything.
+            reset_at: bool, with the input's first axes, as `mask`. True begins a new piece: the state becomes `h_0`
+                before that step, as if the sequence were cut there and the pieces ran apart; a backward direction
+                begins anew at the last step of each piece.
             pins: gates forced to a value; see `Pins`. Later pins lie on top of earlier ones.
 
         Returns:
@@ -50,14 +56,15 @@ class _Layers(Recurrent, torch.nn.RNNBase):
             InputValueError, InputTypeError: an argument has the wrong shape, value, dtype or device.
             BackendError: the layer's backend cannot run this call.
         """
-        ran = run(self, input, hx, lengths=lengths, mask=mask, pins=pins)
+        ran = run(self, input, hx, lengths=lengths, mask=mask, reset_at=reset_at, pins=pins)
         return ran.output, ran.h_n
 
     own_forward = forward
 
     def reset_parameters(self) -> None:
-        """Draw the weights anew as torch.nn does; a learned initial state becomes zero."""
+        """Draw the weights anew as torch.nn does; a learned initial state becomes zero, gains become 1."""
         super().reset_parameters()
+        reset_gains(self)
         if isinstance(h_0 := getattr(self, "h_0", None), Tensor):
             torch.nn.init.zeros_(h_0)
 
@@ -67,13 +74,14 @@ class _Layers(Recurrent, torch.nn.RNNBase):
     def extra_repr(self) -> str:
         """torch.nn's, and what differs from torch.nn's."""
         own = ", recompute=True" if self.recompute else ""
+        own += f", recurrent_dropout={self.recurrent_dropout}" if self.recurrent_dropout.chosen() else ""
         own += "" if self.backend == "auto" else f", backend={self.backend!r}"
         return super().extra_repr() + ("" if self.h_0 is None else ", learn_h_0=True") + own
 
-    def _finish(self, learn_h_0: bool, recompute: bool, backend: str) -> None:
+    def _finish(self, learn_h_0: bool, dropouts: Dropouts, recompute: bool, backend: str) -> None:
         """Set what both constructors share, once torch.nn's own has run."""
         check_backend(backend)
-        self.recompute, self.backend = recompute, backend
+        self.recurrent_dropout, self.recompute, self.backend = dropouts, recompute, backend
         states = self.num_layers * (2 if self.bidirectional else 1)
         like = self.weight_ih_l0
         assert isinstance(like, Tensor)
@@ -95,8 +103,14 @@ class GRU(_Layers, torch.nn.GRU):  # type: ignore[misc]  # one forward with more
     Args:
         reset: "after" the product, as above and in torch.nn; "before" it, `ã = g(Wax·x + Waa·(Gr*a) + ba)` (Cho et al.
             2014); None for the update-only GRU, whose weights lack the reset rows: (2*H, ·) instead of (3*H, ·).
+        layer_norm: normalise every product of every gate over the layer's units before its bias is added (Ba et al.
+            2016, `equations.gru_layer_norm`); goes with reset "after". The state_dict then also holds the gains,
+            1 at first: `gain_ih_l0` and `gain_hh_l0`, (3*H,) each, in the order of the weights' rows, for every layer
+            and direction.
         activation: `g`: "tanh", "relu", "sigmoid", "identity" or a function of a tensor.
         learn_h_0: add a parameter `h_0` (L*D, H), zero at first, that is the initial state where none is given.
+        recurrent_dropout: what is left out at random in training: a number for that of the state (variational), or
+            `Dropouts`. `dropout` remains torch.nn's, between layers.
         recompute: keep only the states for the gradient, and compute the gates anew on the way back: about half of the
             memory, less than a third of torch.nn.GRU's, for about a third more time.
         backend: "auto", or the name of the one to use.
@@ -115,26 +129,33 @@ class GRU(_Layers, torch.nn.GRU):  # type: ignore[misc]  # one forward with more
         dtype: torch.dtype | None = None,
         *,
         reset: Reset = "after",
+        layer_norm: bool = False,
         activation: str | Activation = "tanh",
         learn_h_0: bool = False,
+        recurrent_dropout: float | Dropouts = 0.0,
         recompute: bool = False,
         backend: str = "auto",
     ) -> None:
-        system = system_of(reset)
+        system = gru_system(reset, layer_norm=layer_norm)
+        dropouts = read_dropouts(recurrent_dropout)
         check_activation("activation", activation)
         check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
         sizes = (input_size, hidden_size, num_layers)
         super().__init__(*sizes, bias, batch_first, dropout, bidirectional, device=device, dtype=dtype)
-        self.system, self.reset, self.activation = system, reset, activation
+        self.system, self.reset, self.layer_norm, self.activation = system, reset, layer_norm, activation
         if reset is None:
             for name in self._flat_weights_names:
                 full = getattr(self, name).detach()
                 setattr(self, name, torch.nn.Parameter(full[self.hidden_size :].clone()))
-        self._finish(learn_h_0, recompute, backend)
+        if layer_norm:
+            for name in [name for name in self._flat_weights_names if name.startswith("weight")]:
+                add_gain(self, name)
+        self._finish(learn_h_0, dropouts, recompute, backend)
 
     def extra_repr(self) -> str:
         """torch.nn's, and what differs from torch.nn's."""
         reset = "" if self.reset == "after" else f", reset={self.reset!r}"
+        reset += ", layer_norm=True" if self.layer_norm else ""
         return super().extra_repr() + reset + ("" if self.activation == "tanh" else f", activation={self.activation!r}")
 
 
@@ -147,6 +168,8 @@ class RNN(_Layers, torch.nn.RNN):  # type: ignore[misc]  # as GRU
         activation: `g`: "tanh", "relu", "sigmoid", "identity" or a function of a tensor; if None, torch.nn's
             `nonlinearity`.
         learn_h_0: add a parameter `h_0` (L*D, H), zero at first, that is the initial state where none is given.
+        recurrent_dropout: what is left out at random in training: a number for that of the state (variational), or
+            `Dropouts`. `dropout` remains torch.nn's, between layers.
         recompute: keep only the states for the gradient, as the way back of an RNN needs no more.
         backend: "auto", or the name of the one to use.
     """
@@ -166,16 +189,18 @@ class RNN(_Layers, torch.nn.RNN):  # type: ignore[misc]  # as GRU
         *,
         activation: str | Activation | None = None,
         learn_h_0: bool = False,
+        recurrent_dropout: float | Dropouts = 0.0,
         recompute: bool = False,
         backend: str = "auto",
     ) -> None:
         check_nonlinearity(nonlinearity)
+        dropouts = read_dropouts(recurrent_dropout)
         check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
         sizes = (input_size, hidden_size, num_layers)
         super().__init__(*sizes, nonlinearity, bias, batch_first, dropout, bidirectional, device=device, dtype=dtype)
         self.system, self.activation = "rnn", self.nonlinearity if activation is None else activation
         check_activation("activation", self.activation)
-        self._finish(learn_h_0, recompute, backend)
+        self._finish(learn_h_0, dropouts, recompute, backend)
 
     def extra_repr(self) -> str:
         """torch.nn's, and what differs from torch.nn's."""

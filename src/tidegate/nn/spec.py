@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from tidegate.conventions import PackedWeights
 from tidegate.equations import Activation
 from tidegate.errors import InputTypeError
+from tidegate.nn.dropouts import Dropouts
 
 __all__ = ["Recurrent", "Spec", "describe", "is_cell", "is_recurrent", "opaque"]
 
@@ -20,6 +21,7 @@ class Recurrent:
     activation: str | Activation
     backend: str
     recompute: bool = False
+    recurrent_dropout: Dropouts = Dropouts()
     #: The `forward` that `run` stands for: a subclass with another one computes something else.
     own_forward: ClassVar[Callable[..., Any]]
 
@@ -42,6 +44,9 @@ class Spec:
     backend: str
     #: Compute the gates anew on the way back, instead of keeping them.
     recompute: bool
+    #: What is left out at random in training; in evaluation zoneout is still seen.
+    dropouts: Dropouts
+    training: bool
 
     @property
     def directions(self) -> int:
@@ -99,6 +104,8 @@ def describe(module: nn.Module) -> Spec:
         h_0=getattr(module, "h_0", None),
         backend=module.backend if isinstance(module, Recurrent) else "auto",
         recompute=module.recompute if isinstance(module, Recurrent) else False,
+        dropouts=module.recurrent_dropout if isinstance(module, Recurrent) else Dropouts(),
+        training=module.training,
     )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tidegate import conventions, equations
 from tidegate.conventions import Convention, PackedWeights
-from tidegate.equations import ACTIVATIONS, Activation, Pinned, Step
+from tidegate.equations import ACTIVATIONS, Activation, Dropped, Pinned, Step
 from tidegate.errors import InputValueError
 
 __all__ = ["SYSTEMS", "Call", "Steps", "System"]
@@ -35,6 +35,7 @@ SYSTEMS: dict[str, System] = {
     "update-only": System(equations.update_only, conventions.TORCH_UPDATE_ONLY),
     "gru": System(equations.gru, conventions.TORCH_GRU),
     "gru-reset-before": System(equations.gru_reset_before, conventions.TORCH_GRU),
+    "gru-layer-norm": System(equations.gru_layer_norm, conventions.TORCH_GRU),
 }
 
 
@@ -58,6 +59,19 @@ class Call:
     #: Where gradients are wanted, keep only the states and compute the gates anew on the way back: less memory, more
     #: time. A backend that keeps what autograd keeps (reference) takes no notice.
     recompute: bool = False
+    #: Where the state becomes `h_0` before the step, in the order in which the call runs.
+    resets: Bool[Tensor, "T B"] | None = None
+    #: What the steps leave out: `state` broadcastable to (B, H), `candidate` to (T, B, H).
+    dropped: Dropped = equations.KEPT
+
+    def pinned_at(self, t: int) -> Pinned:
+        """The gates that are forced at step `t`."""
+        return Pinned(*(None if pin is None else pin[t] for pin in self.pins))
+
+    def dropped_at(self, t: int) -> Dropped:
+        """What step `t` leaves out."""
+        candidate = self.dropped.candidate
+        return self.dropped if candidate is None else self.dropped._replace(candidate=candidate[t])
 
     @property
     def g(self) -> Activation:

@@ -14,6 +14,7 @@ __all__ = [
     "check_like",
     "check_mask",
     "check_nonlinearity",
+    "check_reset_at",
     "check_shape",
     "check_sizes",
     "check_tensor",
@@ -45,13 +46,24 @@ def check_shape(name: str, value: Tensor, expected: Sequence[int], axes: str) ->
 
 def check_mask(mask: object, expected: Sequence[int], axes: str, device: torch.device) -> Tensor:
     """`mask`, if it is a bool tensor of the shape `expected` on `device`."""
-    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        got = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-        raise InputTypeError(f"mask must be a bool tensor, True where a step is used; got {got}")
-    check_shape("mask", mask, expected, axes)
-    if mask.device != device:
-        raise InputTypeError(f"mask must be on the device of the input, {device}; got {mask.device}")
-    return mask
+    return _check_bools("mask", "True where a step is used", mask, expected, axes, device)
+
+
+def check_reset_at(reset_at: object, expected: Sequence[int], axes: str, device: torch.device) -> Tensor:
+    """`reset_at`, if it is a bool tensor of the shape `expected` on `device`."""
+    return _check_bools("reset_at", "True where the state begins anew", reset_at, expected, axes, device)
+
+
+def _check_bools(
+    name: str, meaning: str, value: object, expected: Sequence[int], axes: str, device: torch.device
+) -> Tensor:
+    if not isinstance(value, Tensor) or value.dtype != torch.bool:
+        got = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise InputTypeError(f"{name} must be a bool tensor, {meaning}; got {got}")
+    check_shape(name, value, expected, axes)
+    if value.device != device:
+        raise InputTypeError(f"{name} must be on the device of the input, {device}; got {value.device}")
+    return value
 
 
 def check_lengths(lengths: object, batch: int, steps: int, device: torch.device) -> Tensor:

@@ -10,7 +10,7 @@ from tidegate.equations import Activation
 from tidegate.errors import InputValueError
 from tidegate.ops.backends import run
 from tidegate.ops.call import SYSTEMS, Call, Steps
-from tidegate.ops.checks import check_activation, check_like, check_mask, check_shape, check_tensor
+from tidegate.ops.checks import check_activation, check_like, check_mask, check_reset_at, check_shape, check_tensor
 from tidegate.ops.pins import Pins, read_pins, resolve
 
 __all__ = ["Reset", "gru", "rnn", "system_of"]
@@ -37,6 +37,7 @@ def gru(
     reset: Reset = "after",
     activation: str | Activation = "tanh",
     mask: Tensor | None = None,
+    reset_at: Tensor | None = None,
     pins: Pins | Iterable[Pins] | None = None,
     reverse: bool = False,
     gates: bool = False,
@@ -48,11 +49,14 @@ def gru(
     Shapes: `x` (T, B, I), `h_0` (B, H), `weight_ih` (G*H, I), `weight_hh` (G*H, H), biases (G*H,), `mask` (T, B) bool.
     G is 3, in `torch.nn.GRU`'s order `reset, z, candidate`; 2 without the reset rows where `reset` is None.
     Returns `Steps`: `hidden` (T, B, H) and, with `gates=True`, `update`, `reset` and `candidate` of the same shape.
+    Where `reset_at` (T, B) is True the state becomes `h_0` before the step, in the order in which steps are taken.
     With `recompute=True` the way back computes the gates anew, instead of keeping them: less memory, more time.
     Raises `InputValueError` or `InputTypeError` for a wrong shape or dtype, `BackendError` for a backend that cannot.
     """
     weights = PackedWeights(weight_ih, weight_hh, bias_ih, bias_hh)
-    return _recurrence(system_of(reset), x, h_0, weights, activation, mask, pins, reverse, gates, recompute, backend)
+    return _recurrence(
+        system_of(reset), x, h_0, weights, activation, mask, reset_at, pins, reverse, gates, recompute, backend
+    )
 
 
 def rnn(
@@ -65,6 +69,7 @@ def rnn(
     *,
     activation: str | Activation = "tanh",
     mask: Tensor | None = None,
+    reset_at: Tensor | None = None,
     pins: Pins | Iterable[Pins] | None = None,
     reverse: bool = False,
     gates: bool = False,
@@ -73,7 +78,7 @@ def rnn(
 ) -> Steps:
     """A recurrent layer without gates over a sequence (`equations.rnn`); shapes and errors as `gru`, with G = 1."""
     weights = PackedWeights(weight_ih, weight_hh, bias_ih, bias_hh)
-    return _recurrence("rnn", x, h_0, weights, activation, mask, pins, reverse, gates, recompute, backend)
+    return _recurrence("rnn", x, h_0, weights, activation, mask, reset_at, pins, reverse, gates, recompute, backend)
 
 
 def _recurrence(
@@ -83,6 +88,7 @@ def _recurrence(
     weights: PackedWeights,
     activation: str | Activation,
     mask: Tensor | None,
+    reset_at: Tensor | None,
     pins: Pins | Iterable[Pins] | None,
     reverse: bool,
     gates: bool,
@@ -113,6 +119,9 @@ def _recurrence(
             check_like(name, check_tensor(name, tensor), "x", x)
     if mask is not None:
         check_mask(mask, (steps, batch), "(T, B)", x.device)
+    if reset_at is not None:
+        check_reset_at(reset_at, (steps, batch), "(T, B)", x.device)
     pins = read_pins(pins, system, directions=("reverse",) if reverse else ("forward",))
     pinned = resolve(pins, (steps, batch, hidden), x, reverse=reverse)
-    return run(Call(system, x, h_0, weights, activation, mask, pinned, reverse, gates, recompute), backend)
+    call = Call(system, x, h_0, weights, activation, mask, pinned, reverse, gates, recompute, reset_at)
+    return run(call, backend)

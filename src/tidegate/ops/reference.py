@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tidegate.conventions import PackedWeights, unpack
-from tidegate.equations import Pinned, Step
+from tidegate.equations import Step
 from tidegate.ops.call import SYSTEMS, Call, Steps
 
 __all__ = ["Stepper", "remark", "run", "unsupported", "without_unread_values"]
@@ -32,8 +32,9 @@ def run(call: Call) -> Steps:
     taken: list[Step] = []
     hidden = call.h_0
     for t in reversed(steps) if call.reverse else steps:
-        pinned = Pinned(*(None if pin is None else pin[t] for pin in call.pins))
-        step = system.equation(inputs[t], hidden, weights, call.g, pinned)
+        if call.resets is not None:
+            hidden = torch.where(call.resets[t].unsqueeze(-1), call.h_0, hidden)
+        step = system.equation(inputs[t], hidden, weights, call.g, call.pinned_at(t), call.dropped_at(t))
         if call.mask is not None:
             step = _hold(step, hidden, call.mask[t])
         taken.append(step)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tidegate import ops
 from tidegate.errors import InputTypeError, InputValueError
+from tidegate.nn.dropouts import left_out
 from tidegate.nn.spec import describe, opaque
 from tidegate.ops import Call, Stepper
 from tidegate.ops.checks import check_shape
@@ -159,7 +160,8 @@ class Stream:
             for depth, (weights,) in enumerate(spec.weights):
                 size = spec.hidden_size if depth else spec.input_size
                 x, h_0 = spec.like.new_zeros(1, batch, size), spec.like.new_zeros(batch, spec.hidden_size)
-                calls.append(Call(spec.system, x, h_0, weights, spec.activation))
+                dropped = left_out(spec.dropouts, (1, batch, spec.hidden_size), x, training=False, draw=False)
+                calls.append(Call(spec.system, x, h_0, weights, spec.activation, dropped=dropped))
             stepper = ops.stepper(calls, spec.backend)
             if spec.h_0 is not None:
                 stepper.state = spec.h_0.detach().unsqueeze(1).expand(-1, batch, -1).clone()

@@ -9,6 +9,7 @@ from tidegate.ops.cpu.layout import LAYOUTS
 from tidegate.ops.cpu.machine import missing
 from tidegate.ops.cpu.operators import ACTIVATION_NUMBERS, recurrence
 from tidegate.ops.cpu.step import Stepper
+from tidegate.ops.pieces import piece_by_piece
 
 __all__ = ["Stepper", "remark", "run", "unsupported"]
 
@@ -23,8 +24,8 @@ def unsupported(call: Call) -> str | None:  # noqa: PLR0911 - one for each reaso
         return f"its kernels run on the CPU, and the input is on {call.x.device}"
     if call.x.dtype not in _DTYPES:
         return f"its kernels calculate in float32 and float64, and the input is {call.x.dtype}"
-    if not isinstance(call.activation, str):
-        return f"its kernels have the activations {', '.join(ACTIVATION_NUMBERS)}, and this one is a function"
+    if (reason := _unknown(call)) is not None:
+        return reason
     if torch.is_autocast_enabled("cpu"):
         return "its kernels calculate in the dtype they are given, and autocast is on"
     if torch._C._functorch.peek_interpreter_stack() is not None:
@@ -32,6 +33,28 @@ def unsupported(call: Call) -> str | None:  # noqa: PLR0911 - one for each reaso
     if not torch.compiler.is_compiling() and (reason := _beyond(call)):
         return reason
     return missing()
+
+
+def _unknown(call: Call) -> str | None:
+    """What the kernels do not do in a step, or None; zoneout's training is pins, which they do."""
+    if call.system not in LAYOUTS:
+        return f'its kernels do not have the system "{call.system}"'
+    if not isinstance(call.activation, str):
+        return f"its kernels have the activations {', '.join(ACTIVATION_NUMBERS)}, and this one is a function"
+    if call.resets is not None and torch.compiler.is_compiling():
+        return "where the state is reset, its kernels run the pieces apart, which torch.compile cannot follow"
+    return _left_out(call)
+
+
+def _left_out(call: Call) -> str | None:
+    """What the kernels do not leave out of a step, or None."""
+    if call.dropped.state is not None:
+        return "its kernels drop nothing of the state before its products (recurrent dropout)"
+    if call.dropped.candidate is not None:
+        return "its kernels drop nothing of the candidate"
+    if call.dropped.write is not None:
+        return "its kernels do not scale the update gate, as zoneout does in evaluation"
+    return None
 
 
 def _beyond(call: Call) -> str | None:
@@ -61,8 +84,10 @@ def remark(call: Call) -> str | None:  # noqa: ARG001 - every backend is asked t
 
 def run(call: Call) -> Steps:
     """Run the sequence by the kernels."""
+    if call.resets is not None:
+        return piece_by_piece(call, run)
     x = call.x if call.pins.update is None else reference.without_unread_values(call)
-    tensors = [None if one is None else one.contiguous() for one in (x, call.h_0, *call.weights)]
+    tensors = [None if one is None else one.contiguous() for one in (x, call.h_0, *call.weights[:4])]
     mask = None if call.mask is None else call.mask.contiguous()
     pins = [None if pin is None else _three_axes(pin.to(x.dtype)) for pin in call.pins]
     learning = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in _tensors(call))

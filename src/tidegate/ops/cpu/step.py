@@ -116,7 +116,7 @@ class Stepper:
         for depth, call in enumerate(calls):
             inputs, units = call.x.shape[2], call.h_0.shape[1]
             vectors = ceil(units / lanes) * lanes
-            tensors = [None if weight is None else weight.detach().contiguous() for weight in call.weights]
+            tensors = [None if weight is None else weight.detach().contiguous() for weight in call.weights[:4]]
             memory = Memory(dtype)
             memory.take_weights(layout, vectors, inputs, units)
             memory.take("PRODUCTS", batch * vectors * len(layout.inputs))
