@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import dropout
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from tidegate.errors import InputTypeError, InputValueError
@@ -37,6 +38,13 @@ class Sequences:
             return y.squeeze(1)
         return y.transpose(0, 1) if self.batch_first else y
 
+    def drop(self, x: Tensor, share: float) -> Tensor:
+        """Dropout between layers, drawn for the form that came: the numbers that torch.nn's layers would draw."""
+        if self.packed is None:
+            return dropout(x, share, training=True)
+        packed = _pack_like(x, self.packed)
+        return pad_packed_sequence(packed._replace(data=dropout(packed.data, share, training=True)))[0]
+
     def restore_state(self, h_n: Tensor) -> Tensor:
         """The final states (L*D, B, H) in the form of the input."""
         return h_n if self.batched else h_n.squeeze(1)
@@ -67,7 +75,7 @@ def read_inputs(
     elif spec.batch_first:
         x, mask = x.transpose(0, 1), None if mask is None else mask.transpose(0, 1)
     steps, batch = x.shape[:2]
-    if not steps or not batch:
+    if not steps or not (batch or spec.empty_batches):
         raise InputValueError(f"input must hold at least one step and one sequence; got T = {steps}, B = {batch}")
     inside = None
     if lengths is not None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout
 from torch.nn.utils.rnn import PackedSequence
 
 from tidegate import ops
@@ -51,7 +50,7 @@ def run(
     x, finals, layers = sequences.x, [], []
     for depth in range(len(spec.weights)):
         if depth and spec.dropout > 0:
-            x = dropout(x, spec.dropout, training=True)
+            x = sequences.drop(x, spec.dropout)
         calls = _calls(spec, sequences, depth, x, pins, gates)
         records = tuple(Record(call, ops.run(call, spec.backend)) for call in calls)
         layers.append(records)

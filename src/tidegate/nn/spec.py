@@ -20,6 +20,8 @@ class Recurrent:
     activation: str | Activation
     backend: str
     recompute: bool = False
+    #: Set by `convert.accelerate`: the layer was torch.nn's, and can be again.
+    accelerated: bool = False
     #: The `forward` that `run` stands for: a subclass with another one computes something else.
     own_forward: ClassVar[Callable[..., Any]]
 
@@ -42,6 +44,8 @@ class Spec:
     backend: str
     #: Compute the gates anew on the way back, instead of keeping them.
     recompute: bool
+    #: Take a batch of no sequences, as torch.nn's layers do: what was accelerated must meet what it met before.
+    empty_batches: bool
 
     @property
     def directions(self) -> int:
@@ -99,6 +103,7 @@ def describe(module: nn.Module) -> Spec:
         h_0=getattr(module, "h_0", None),
         backend=module.backend if isinstance(module, Recurrent) else "auto",
         recompute=module.recompute if isinstance(module, Recurrent) else False,
+        empty_batches=isinstance(module, Recurrent) and module.accelerated,
     )
 
 

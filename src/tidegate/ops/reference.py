@@ -30,7 +30,7 @@ def run(call: Call) -> Steps:
     inputs = without_unread_values(call)
     steps = range(len(inputs))
     taken: list[Step] = []
-    hidden = call.h_0
+    hidden = _initial(call)
     for t in reversed(steps) if call.reverse else steps:
         pinned = Pinned(*(None if pin is None else pin[t] for pin in call.pins))
         step = system.equation(inputs[t], hidden, weights, call.g, pinned)
@@ -44,6 +44,18 @@ def run(call: Call) -> Steps:
         return Steps(torch.stack([step.hidden for step in taken]))
     update, reset, candidate, hidden = (torch.stack(values) for values in zip(*taken, strict=True))
     return Steps(hidden, update, reset, candidate)
+
+
+def _initial(call: Call) -> Tensor:
+    """The initial state, under autocast in the dtype of the states that follow.
+
+    The state of a gated system keeps its dtype, since it is added to; without a gate it is what the product gave.
+    """
+    device = call.x.device.type
+    gated = "update" in SYSTEMS[call.system].convention.blocks
+    if gated or call.h_0.dtype == torch.float64 or not torch.is_autocast_enabled(device):
+        return call.h_0
+    return call.h_0.to(torch.get_autocast_dtype(device))
 
 
 class Stepper:
