@@ -66,7 +66,7 @@ def restore(model: nn.Module) -> Changes:
     """
     changed, left, plan = [], [], []
     for module, names in _recurrent(model):
-        if not isinstance(module, Recurrent):
+        if not issubclass(type(module), Recurrent):
             continue
         added = added_to(module, module.backend) if module.accelerated else {}
         reason = _reason_to_stay(module, added)
@@ -126,7 +126,7 @@ def _choose(module: Any, added: Added, name: str, backend: str) -> ops.Choice:
     try:
         return ops.choose(call, backend)
     except BackendError as error:
-        raise BackendError(f"{error} ({name or 'the model itself'})") from None
+        raise BackendError(f"{error} (layer {name!r})" if name else str(error)) from None
 
 
 def _weight(module: nn.Module, name: str, like: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -30,7 +30,7 @@ class Layer:
 
 @dataclass(frozen=True, repr=False)
 class Changes:
-    """The recurrent layers of a model: those that were changed, and those that were left as they are, with the reason."""
+    """The recurrent layers of a model: those that were changed, and those that were left, with the reason."""
 
     changed: tuple[Layer, ...]
     left: tuple[Layer, ...]

@@ -3,8 +3,7 @@
 Only the class of the object changes: everything that knows the object, its parameters or its hooks keeps them.
 """
 
-from functools import cache
-from typing import Any
+from typing import Any, SupportsIndex
 
 from torch import nn
 from torch.nn.utils import parametrize
@@ -24,6 +23,8 @@ KINDS: dict[type[nn.Module], type[nn.Module]] = {
 #: What Tidegate's constructor sets and torch.nn's does not: in the module's own dict, and in those of its registers.
 Added = dict[str, dict[str, Any]]
 
+#: The classes that were made of users' own, so that two layers of one class stay of one class.
+_MADE: dict[type[nn.Module], type[nn.Module]] = {}
 _REGISTERS = ("_parameters", "_buffers", "_modules")
 
 
@@ -74,19 +75,21 @@ def _parametrized_like(module: nn.Module, base: type[nn.Module]) -> type[nn.Modu
     return type(f"Parametrized{base.__name__}", (base,), own)
 
 
-@cache
 def _both(cls: type[nn.Module]) -> type[nn.Module]:
     """A subclass of `cls`, which is one of torch.nn's without a forward of its own, and of Tidegate's."""
-    ours = next(ours for theirs, ours in KINDS.items() if issubclass(cls, theirs))
+    if cls not in _MADE:
+        ours = next(ours for theirs, ours in KINDS.items() if issubclass(cls, theirs))
+        own = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+        _MADE[cls] = type(cls.__name__, (cls, ours), own | {"__reduce_ex__": _reduce})
+    return _MADE[cls]
 
-    def reduce(self: nn.Module, protocol: Any) -> Any:
-        made, arguments, *state = super(both, self).__reduce_ex__(protocol)
-        # what pickle looks up by its name is `cls`
-        return (_empty, (cls, *arguments[1:]), *state) if arguments[:1] == (both,) else (made, arguments, *state)
 
-    own = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
-    both = type(cls.__name__, (cls, ours), own | {"__reduce_ex__": reduce})
-    return both
+def _reduce(module: nn.Module, protocol: SupportsIndex) -> Any:
+    """What pickle keeps: `cls`, which it finds by its name, in place of the class that was made from it."""
+    both = plain_class(module)
+    kept: Any = super(both, module).__reduce_ex__(protocol)
+    _, arguments, *state = kept
+    return (_empty, (both.__bases__[0], *arguments[1:]), *state) if arguments[:1] == (both,) else kept
 
 
 def _empty(cls: type[nn.Module], *arguments: Any) -> nn.Module:

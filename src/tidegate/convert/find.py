@@ -58,19 +58,27 @@ def is_any_recurrent(module: nn.Module) -> bool:
 
 def reason_to_leave(module: Any) -> str | None:
     """Why a recurrent module stays what it is, or None if it can become Tidegate's."""
+    return _of_another_make(module) or _unknown_forward(module) or _unknown_options(module)
+
+
+def _of_another_make(module: Any) -> str | None:
     if isinstance(module, Recurrent):
         accelerated = ", accelerated before" if module.accelerated else ""
         return f"it is Tidegate's already{accelerated}"
     if isinstance(module, torch.jit.ScriptModule):
-        return "it is a ScriptModule, whose code is fixed (accelerate the model before it is scripted)"
+        return "it is a ScriptModule, whose code is fixed"
     if _is_quantized(module):
         return "it is quantized, and Tidegate calculates in floating point"
     if isinstance(module, nn.LSTM | nn.LSTMCell):
         return "it is an LSTM, which Tidegate does not have"
-    cls = plain_class(module)
-    kind = next((kind for kind in KINDS if issubclass(cls, kind)), None)
-    if kind is None:
+    if not isinstance(module, tuple(KINDS)):
         return "it is neither a GRU nor an RNN of torch.nn"
+    return None
+
+
+def _unknown_forward(module: nn.Module) -> str | None:
+    cls = plain_class(module)
+    kind = next(kind for kind in KINDS if issubclass(cls, kind))
     if "forward" in vars(module):
         return "its forward has been replaced, so that what it computes is not known"
     for name in _PARTS_OF_FORWARD:
@@ -78,7 +86,7 @@ def reason_to_leave(module: Any) -> str | None:
             return f"{cls.__name__} has a {name} of its own, so that what it computes is not known"
     if type(cls) is not type:
         return f"its class has a metaclass, {type(cls).__name__}, which need not let another class be made from it"
-    return _unknown_options(module)
+    return None
 
 
 def _unknown_options(module: Any) -> str | None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from tidegate.conventions import PackedWeights, unpack
 from tidegate.equations import Pinned, Step
+from tidegate.ops import scan
 from tidegate.ops.call import SYSTEMS, Call, Steps
 
 __all__ = ["Stepper", "remark", "run", "unsupported", "without_unread_values"]
@@ -25,6 +26,8 @@ def remark(call: Call) -> str | None:
 
 def run(call: Call) -> Steps:
     """Run the sequence step by step."""
+    if scan.needed(call):
+        return scan.run(call, _initial(call), run)
     system = SYSTEMS[call.system]
     weights = unpack(system.convention, call.weights)
     inputs = without_unread_values(call)

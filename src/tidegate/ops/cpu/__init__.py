@@ -20,15 +20,22 @@ def unsupported(call: Call) -> str | None:
         return f"its kernels run on the CPU, and the input is on {call.x.device}"
     if call.x.dtype not in _DTYPES:
         return f"its kernels calculate in float32 and float64, and the input is {call.x.dtype}"
-    if call.x.shape[1] == 0:
-        return "its kernels calculate for at least one sequence, and there is none"
-    if not isinstance(call.activation, str):
-        return f"its kernels have the activations {', '.join(ACTIVATION_NUMBERS)}, and this one is a function"
+    if reason := _not_written(call):
+        return reason
     if torch.is_autocast_enabled("cpu"):
         return "its kernels calculate in the dtype they are given, and autocast is on"
     if not torch.compiler.is_compiling() and (reason := _beyond(call)):
         return reason
     return missing()
+
+
+def _not_written(call: Call) -> str | None:
+    """What the kernels were not written for."""
+    if not isinstance(call.activation, str):
+        return f"its kernels have the activations {', '.join(ACTIVATION_NUMBERS)}, and this one is a function"
+    if call.x.shape[1] == 0:
+        return "its kernels calculate for at least one sequence, and there is none"
+    return None
 
 
 def _beyond(call: Call) -> str | None:
