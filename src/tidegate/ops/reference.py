@@ -10,6 +10,7 @@ from tidegate.conventions import PackedWeights, unpack
 from tidegate.equations import Pinned, Step
 from tidegate.ops import scan
 from tidegate.ops.call import SYSTEMS, Call, Steps
+from tidegate.ops.checks import autocasting
 
 __all__ = ["Stepper", "remark", "run", "unsupported", "without_unread_values"]
 
@@ -54,11 +55,11 @@ def _initial(call: Call) -> Tensor:
 
     The state of a gated system keeps its dtype, since it is added to; without a gate it is what the product gave.
     """
-    device = call.x.device.type
+    device = call.x.device
     gated = "update" in SYSTEMS[call.system].convention.blocks
-    if gated or call.h_0.dtype == torch.float64 or not torch.is_autocast_enabled(device):
+    if gated or call.h_0.dtype == torch.float64 or not autocasting(device):
         return call.h_0
-    return call.h_0.to(torch.get_autocast_dtype(device))
+    return call.h_0.to(torch.get_autocast_dtype(device.type))
 
 
 class Stepper:
