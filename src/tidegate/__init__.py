@@ -1,5 +1,6 @@
 """Tidegate: gated recurrent networks whose memory can be seen and steered."""
 
+from tidegate.convert import accelerate, restore
 from tidegate.gates import Trace, counterfactual, gradient_flow, trace
 from tidegate.nn import GRU, RNN, Dense, Dropouts, GRUCell, RNNCell, explain, init
 from tidegate.ops import Pins
@@ -16,9 +17,11 @@ __all__ = [
     "RNNCell",
     "Stream",
     "Trace",
+    "accelerate",
     "counterfactual",
     "explain",
     "gradient_flow",
     "init",
+    "restore",
     "trace",
 ]

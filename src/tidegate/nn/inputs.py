@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import dropout
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from tidegate.errors import InputTypeError, InputValueError
@@ -38,6 +39,13 @@ class Sequences:
         if not self.batched:
             return y.squeeze(1)
         return y.transpose(0, 1) if self.batch_first else y
+
+    def drop(self, x: Tensor, share: float) -> Tensor:
+        """Dropout between layers, drawn for the form that came: the numbers that torch.nn's layers would draw."""
+        if self.packed is None:
+            return dropout(x, share, training=True)
+        packed = _pack_like(x, self.packed)
+        return pad_packed_sequence(packed._replace(data=dropout(packed.data, share, training=True)))[0]
 
     def restore_state(self, h_n: Tensor) -> Tensor:
         """The final states (L*D, B, H) in the form of the input."""
@@ -73,7 +81,7 @@ def read_inputs(
     elif spec.batch_first:
         x, mask, reset_at = (None if one is None else one.transpose(0, 1) for one in (x, mask, reset_at))  # type: ignore[assignment]
     steps, batch = x.shape[:2]
-    if not steps or not batch:
+    if not steps or not (batch or spec.empty_batches):
         raise InputValueError(f"input must hold at least one step and one sequence; got T = {steps}, B = {batch}")
     inside = None
     if lengths is not None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout
 from torch.nn.utils.rnn import PackedSequence
 
 from tidegate import ops
@@ -53,7 +52,7 @@ def run(
     x, finals, layers = sequences.x, [], []
     for depth in range(len(spec.weights)):
         if depth and spec.dropout > 0:
-            x = dropout(x, spec.dropout, training=True)
+            x = sequences.drop(x, spec.dropout)
         if spec.training:
             x = drop_inputs(x, spec.dropouts.inputs)
         calls = _calls(spec, sequences, depth, x, pins, gates=gates)

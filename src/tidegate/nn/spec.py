@@ -22,6 +22,8 @@ class Recurrent:
     backend: str
     recompute: bool = False
     recurrent_dropout: Dropouts = Dropouts()
+    #: Set by `convert.accelerate`: the layer was torch.nn's, and can be again.
+    accelerated: bool = False
     #: The `forward` that `run` stands for: a subclass with another one computes something else.
     own_forward: ClassVar[Callable[..., Any]]
 
@@ -47,6 +49,8 @@ class Spec:
     #: What is left out at random in training; in evaluation zoneout is still seen.
     dropouts: Dropouts
     training: bool
+    #: Take a batch of no sequences, as torch.nn's layers do: what was accelerated must meet what it met before.
+    empty_batches: bool
 
     @property
     def directions(self) -> int:
@@ -106,6 +110,7 @@ def describe(module: nn.Module) -> Spec:
         recompute=module.recompute if isinstance(module, Recurrent) else False,
         dropouts=module.recurrent_dropout if isinstance(module, Recurrent) else Dropouts(),
         training=module.training,
+        empty_batches=isinstance(module, Recurrent) and module.accelerated,
     )
 
 

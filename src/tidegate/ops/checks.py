@@ -9,6 +9,7 @@ from tidegate.equations import ACTIVATIONS
 from tidegate.errors import InputTypeError, InputValueError
 
 __all__ = [
+    "autocasting",
     "check_activation",
     "check_lengths",
     "check_like",
@@ -32,10 +33,15 @@ def check_tensor(name: str, value: object) -> Tensor:
 
 def check_like(name: str, value: Tensor, like_name: str, like: Tensor) -> None:
     """`value` has the dtype and the device of `like`."""
-    if value.dtype != like.dtype and not torch.is_autocast_enabled(value.device.type):
+    if value.dtype != like.dtype and not autocasting(value.device):
         raise InputTypeError(f"{name} must have the dtype of {like_name}, {like.dtype}; got {value.dtype}")
     if value.device != like.device:
         raise InputTypeError(f"{name} must be on the device of {like_name}, {like.device}; got {value.device}")
+
+
+def autocasting(device: torch.device) -> bool:
+    """Whether autocast is on for tensors of `device`; some kinds of device, such as meta, have none to ask for."""
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
 
 
 def check_shape(name: str, value: Tensor, expected: Sequence[int], axes: str) -> None:

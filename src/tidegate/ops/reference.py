@@ -8,7 +8,9 @@ from torch import Tensor
 
 from tidegate.conventions import PackedWeights, unpack
 from tidegate.equations import Step
+from tidegate.ops import scan
 from tidegate.ops.call import SYSTEMS, Call, Steps
+from tidegate.ops.checks import autocasting
 
 __all__ = ["Stepper", "remark", "run", "unsupported", "without_unread_values"]
 
@@ -25,12 +27,14 @@ def remark(call: Call) -> str | None:
 
 def run(call: Call) -> Steps:
     """Run the sequence step by step."""
+    if scan.needed(call):
+        return scan.run(call, _initial(call), run)
     system = SYSTEMS[call.system]
     weights = unpack(system.convention, call.weights)
     inputs = without_unread_values(call)
     steps = range(len(inputs))
     taken: list[Step] = []
-    hidden = call.h_0
+    hidden = _initial(call)
     for t in reversed(steps) if call.reverse else steps:
         if call.resets is not None:
             hidden = torch.where(call.resets[t].unsqueeze(-1), call.h_0, hidden)
@@ -45,6 +49,18 @@ def run(call: Call) -> Steps:
         return Steps(torch.stack([step.hidden for step in taken]))
     update, reset, candidate, hidden = (torch.stack(values) for values in zip(*taken, strict=True))
     return Steps(hidden, update, reset, candidate)
+
+
+def _initial(call: Call) -> Tensor:
+    """The initial state, under autocast in the dtype of the states that follow.
+
+    The state of a gated system keeps its dtype, since it is added to; without a gate it is what the product gave.
+    """
+    device = call.x.device
+    gated = "update" in SYSTEMS[call.system].convention.blocks
+    if gated or call.h_0.dtype == torch.float64 or not autocasting(device):
+        return call.h_0
+    return call.h_0.to(torch.get_autocast_dtype(device.type))
 
 
 class Stepper:

@@ -18,8 +18,6 @@ _DTYPES = (torch.float32, torch.float64)
 
 def unsupported(call: Call) -> str | None:  # noqa: PLR0911 - one for each reason
     """Why the kernels cannot run `call`, in one sentence, or None if they can."""
-    if call.system not in LAYOUTS:
-        return f"it has no kernels for {call.system}"
     if call.x.device.type != "cpu":
         return f"its kernels run on the CPU, and the input is on {call.x.device}"
     if call.x.dtype not in _DTYPES:
@@ -38,9 +36,11 @@ def unsupported(call: Call) -> str | None:  # noqa: PLR0911 - one for each reaso
 def _unknown(call: Call) -> str | None:
     """What the kernels do not do in a step, or None; zoneout's training is pins, which they do."""
     if call.system not in LAYOUTS:
-        return f'its kernels do not have the system "{call.system}"'
+        return f"it has no kernels for {call.system}"
     if not isinstance(call.activation, str):
         return f"its kernels have the activations {', '.join(ACTIVATION_NUMBERS)}, and this one is a function"
+    if call.x.shape[1] == 0:
+        return "its kernels calculate for at least one sequence, and there is none"
     if call.resets is not None and torch.compiler.is_compiling():
         return "where the state is reset, its kernels run the pieces apart, which torch.compile cannot follow"
     return _left_out(call)
