@@ -46,11 +46,11 @@ def read_keras_file(path: str | Path, *, max_bytes: int = 2**31) -> list[KerasLa
         raise FileMissingError(f"there is no file {str(path)!r}")
     if path.is_dir():
         raise FileError(f"{str(path)!r} is a folder; a .keras file is expected")
-    h5py = require("h5py", "frameworks")
     with _told(path, "a zip file"), zipfile.ZipFile(path) as archive:
         config = _json(_member(archive, path, _CONFIG, _CONFIG_BYTES), path)
         weights = _member(archive, path, _WEIGHTS, max_bytes)
     _check_no_code(config, path)
+    h5py = require("h5py", "frameworks")
     with _told(path, "a file whose weights are HDF5"), h5py.File(io.BytesIO(weights), "r") as store:
         return list(_Reader(path, store, h5py, max_bytes).layers(config, "", 0))
 
