@@ -76,7 +76,7 @@ def layer_of(
         raise InputValueError(f"cells must hold sets of arrays, {expected}; got {len(cells)}")
     systems = {_recognise(framework, cell, reset, place(number, directions)) for number, cell in enumerate(cells)}
     if len(systems) > 1:
-        kinds = " and ".join(f"a {_NAMES[system]}" for system in sorted(systems))
+        kinds = " and ".join(f"a {_NAMES.get(system, system)}" for system in sorted(systems))
         raise InputValueError(f"cells must be of one kind to be one layer; got {kinds}: convert them one by one")
     (system,) = systems
     convention = framework.systems[system]
@@ -108,8 +108,10 @@ def _convention(framework: Framework, spec: Spec, layer: nn.Module) -> Conventio
     if reason is not None:
         raise InputTypeError(f"layer must run as Tidegate's or torch.nn's do; {reason}")
     if spec.system not in framework.systems:
-        has = " and ".join(f"a {_NAMES[system]}" for system in framework.systems)
-        raise InputTypeError(f"layer must be one that {framework.name} has, {has}; got a {_NAMES[spec.system]}")
+        has = " and ".join(f"a {_NAMES.get(system, system)}" for system in framework.systems)
+        raise InputTypeError(
+            f"layer must be one that {framework.name} has, {has}; got a {_NAMES.get(spec.system, spec.system)}"
+        )
     if spec.activation not in framework.activations:
         known = ", ".join(f'"{name}"' for name in framework.activations)
         got = repr(spec.activation) if isinstance(spec.activation, str) else "a function"

@@ -8,7 +8,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ __all__ = ["read_keras_file"]
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _CONFIG_BYTES = 2**26
 _DEPTH = 32
+#: What concerns training alone is not looked at, whatever it is.
+_TRAINING = ("compile_config", "_initializer", "_regularizer", "_constraint")
 
 
 def read_keras_file(path: str | Path, *, max_bytes: int = 2**31) -> list[KerasLayer]:
@@ -104,7 +106,7 @@ def _check_no_code(config: Mapping[str, Any], path: Path) -> None:
                 raise FileError(
                     f"{str(path)!r} must be readable without running code; {class_name!r} in it is not Keras's own"
                 )
-            left.extend(node.values())
+            left.extend(value for key, value in node.items() if not key.endswith(_TRAINING))
         elif isinstance(node, list):
             left.extend(node)
 
@@ -117,6 +119,8 @@ class _Reader:
     store: Any
     h5py: Any
     max_bytes: int
+    #: The bytes of each array that was read.
+    taken: list[int] = field(default_factory=list)
 
     def layers(self, described: Any, at: str, depth: int) -> Iterator[KerasLayer]:
         """The recurrent layers in what is described; `at` is where its weights lie in the HDF5 file."""
@@ -213,8 +217,11 @@ class _Reader:
         dataset = self._open(at, self.h5py.Dataset)
         if dataset.external or dataset.is_virtual:
             raise self._refusal(f"its weights {at!r} lie in another file")
-        if dataset.nbytes > self.max_bytes:
-            raise self._refusal(f"its weights {at!r} are {dataset.nbytes:,} bytes; at most {self.max_bytes:,} are read")
+        self.taken.append(int(dataset.nbytes))
+        if sum(self.taken) > self.max_bytes:
+            raise self._refusal(
+                f"its weights are {sum(self.taken):,} bytes or more; at most {self.max_bytes:,} are read"
+            )
         array: Array = np.asarray(dataset[()])
         if dataset.attrs.get("dtype") == "bfloat16":
             return array.view(require("ml_dtypes", "frameworks").bfloat16)
