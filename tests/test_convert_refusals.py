@@ -80,11 +80,11 @@ def test_a_layer_that_no_framework_has_is_refused(format, make, error, sentence)
             "equinox",
             {"activation": "relu"},
             InputValueError,
-            "must have an activation that Equinox has, \"tanh\"; got 'relu'",
+            "must have an activation that Equinox has there, \"tanh\"; got 'relu'",
         ),
         ("torch", {"reset": "before"}, InputTypeError, "that torch.nn has, .*; got a GRU with the reset before"),
-        ("torch", {"activation": "relu"}, InputValueError, "torch.nn has"),
-        ("torch", {"activation": "sigmoid"}, InputValueError, "torch.nn has, \"tanh\"; got 'sigmoid'"),
+        ("torch", {"activation": "relu"}, InputValueError, 'torch.nn has there, "tanh"; got .relu.'),
+        ("torch", {"activation": "sigmoid"}, InputValueError, "there, .tanh.; got 'sigmoid'"),
     ],
 )
 def test_a_variant_that_one_framework_lacks_is_refused(format, options, error, sentence):

@@ -66,7 +66,8 @@ def notes(w: dict[str, Any], x: np.ndarray, h: np.ndarray, *, reset: str | None,
         return np.asarray(past @ w[f"Wa{gate}"].T)
 
     def into(gate: str) -> np.ndarray:
-        return np.asarray(x @ w[f"Wx{gate}"].T + w.get(f"b{gate}", 0))
+        name = "Wax" if gate == "a" else f"Wx{gate}"
+        return np.asarray(x @ w[name].T + w.get(f"b{gate}", 0))
 
     relevant = sigmoid(into("r") + of("r", h)) if reset else 1.0
     past = of("a", relevant * h) if reset == "before" else relevant * of("a", h)

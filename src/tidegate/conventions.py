@@ -117,12 +117,12 @@ class Convention:
 
 @dataclass(frozen=True)
 class Framework:
-    """What a framework can hold: the systems that it has, each in its convention, and activations by their names."""
+    """What a framework can hold: the systems that it has, each in its convention, and the activations of each."""
 
     name: str
     systems: Mapping[str, Convention]
-    #: Ours to theirs.
-    activations: Mapping[str, str]
+    #: For each system, our names to theirs.
+    activations: Mapping[str, Mapping[str, str]]
 
 
 _FIELDS: tuple[Field, ...] = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -138,7 +138,9 @@ TORCH_GRU_BEFORE = replace(TORCH_GRU, reset="before")
 TORCH_UPDATE_ONLY = Convention(blocks=("update", "candidate"), update_keeps=True)
 TORCH_RNN = Convention(blocks=("candidate",), update_keeps=False)
 TORCH_DENSE = Convention(blocks=("candidate",), update_keeps=False)
-TORCH = Framework("torch.nn", {"gru": TORCH_GRU, "rnn": TORCH_RNN}, {"tanh": "tanh", "relu": "relu"})
+TORCH = Framework(
+    "torch.nn", {"gru": TORCH_GRU, "rnn": TORCH_RNN}, {"gru": _TANH, "rnn": {"tanh": "tanh", "relu": "relu"}}
+)
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Keras: z, r, h; columns are units; two biases, as the rows of one array, only where the reset gate comes after
@@ -167,7 +169,7 @@ KERAS = Framework(
         "gru-reset-before": _keras(_ZRH, ("bias_ih",), "before"),
         "rnn": _keras(("candidate",), ("bias_ih",), None),
     },
-    {"tanh": "tanh", "relu": "relu", "sigmoid": "sigmoid", "identity": "linear"},
+    dict.fromkeys(("gru", "gru-reset-before", "rnn"), _ANY | {"identity": "linear"}),
 )
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -190,7 +192,9 @@ def _flax(blocks: tuple[Block, ...], reset: Literal["after"] | None) -> Conventi
 
 
 FLAX = Framework(
-    "Flax NNX", {"gru": _flax(("reset", "update", "candidate"), "after"), "rnn": _flax(("candidate",), None)}, _ANY
+    "Flax NNX",
+    {"gru": _flax(("reset", "update", "candidate"), "after"), "rnn": _flax(("candidate",), None)},
+    {"gru": _ANY, "rnn": _ANY},
 )
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -212,7 +216,7 @@ EQUINOX = Framework(
             ),
         )
     },
-    _TANH,
+    {"gru": _TANH},
 )
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -241,7 +245,7 @@ NOTES = Framework(
         "update-only": _notes(("update", "candidate")),
         "rnn": _notes(("candidate",)),
     },
-    _ANY,
+    dict.fromkeys(("gru", "gru-reset-before", "update-only", "rnn"), _ANY),
 )
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -262,8 +266,13 @@ def read(convention: Convention, arrays: Mapping[str, Tensor | None]) -> Weights
             size = rows // blocks
             for place, block in enumerate(stored.blocks):
                 part = lying[place * size : (place + 1) * size]
-                parts[block][name] = -part if convention.sign(block) < 0 else part
+                parts[block][name] = _negated(part) if convention.sign(block) < 0 else part
     return Weights(**{block: Affine(**parts[block]) for block in convention.blocks})
+
+
+def _negated(part: Tensor) -> Tensor:
+    """`-part`, where a NaN stays as it is: in bfloat16 torch would make another of it."""
+    return torch.where(part.isnan(), part, -part) if part.dtype == torch.bfloat16 else -part
 
 
 def write(convention: Convention, weights: Weights) -> dict[str, Tensor]:
@@ -279,7 +288,7 @@ def write(convention: Convention, weights: Weights) -> dict[str, Tensor]:
 
     def stack(stored: Stored, name: Field) -> Tensor | None:
         parts = [
-            -part if convention.sign(block) < 0 else part
+            _negated(part) if convention.sign(block) < 0 else part
             for block in stored.blocks
             if (part := getattr(given[block], name)) is not None
         ]

@@ -134,7 +134,9 @@ def test_what_to_keras_gives_is_what_a_sequential_takes(keras):
 
 @pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
 def test_other_dtypes_come_as_they_are(keras, tmp_path, dtype):
-    model = keras.Sequential([keras.Input((5, 3), dtype=dtype), keras.layers.GRU(4, dtype=dtype)])
+    model = keras.Sequential(
+        [keras.Input((5, 3), dtype=dtype), keras.layers.GRU(4, dtype=dtype, recurrent_initializer="glorot_uniform")]
+    )
     path = saved(model, tmp_path / "typed.keras")
     (layer,) = read_keras_file(path)
     assert {array.dtype.name for array in layer.weights} == {dtype}

@@ -112,10 +112,11 @@ def _convention(framework: Framework, spec: Spec, layer: nn.Module) -> Conventio
         raise InputTypeError(
             f"layer must be one that {framework.name} has, {has}; got a {_NAMES.get(spec.system, spec.system)}"
         )
-    if spec.activation not in framework.activations:
-        known = ", ".join(f'"{name}"' for name in framework.activations)
+    activations = framework.activations[spec.system]
+    if spec.activation not in activations:
+        known = ", ".join(f'"{name}"' for name in activations)
         got = repr(spec.activation) if isinstance(spec.activation, str) else "a function"
-        raise InputValueError(f"layer must have an activation that {framework.name} has, {known}; got {got}")
+        raise InputValueError(f"layer must have an activation that {framework.name} has there, {known}; got {got}")
     if spec.h_0 is not None:
         raise InputValueError(f"layer must start from zeros, since {framework.name} keeps no h_0; it has learned one")
     if spec.like.is_meta:

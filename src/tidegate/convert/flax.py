@@ -101,10 +101,10 @@ def _cell(nnx: Any, cell: Any) -> tuple[object, str]:
         raise InputValueError("source must not be residual: no layer here adds the state to the product with it")
     if getattr(cell, "gate_fn", nnx.sigmoid) is not nnx.sigmoid:
         raise InputTypeError("source must have sigmoid gates; its gate_fn is another function")
-    for ours, theirs in FLAX.activations.items():
+    for ours, theirs in FLAX.activations["gru"].items():
         if cell.activation_fn is getattr(nnx, theirs):
             return nnx.to_pure_dict(nnx.state(cell, nnx.Param)), ours
-    known = ", ".join(f"nnx.{name}" for name in FLAX.activations.values())
+    known = ", ".join(f"nnx.{name}" for name in FLAX.activations["gru"].values())
     raise InputTypeError(f"source must have one of {known} as its activation_fn; got another function")
 
 

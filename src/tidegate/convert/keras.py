@@ -16,7 +16,7 @@ from tidegate.ops.functional import Reset
 
 __all__ = ["from_keras", "to_keras"]
 
-_OURS = {theirs: ours for ours, theirs in KERAS.activations.items()}
+_OURS = {theirs: ours for ours, theirs in KERAS.activations["gru"].items()}
 T = TypeVar("T")
 _ARRAYS = ("kernel", "recurrent_kernel", "bias")
 

@@ -24,6 +24,10 @@ __all__ = ["read_keras_file"]
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _CONFIG_BYTES = 2**26
 _DEPTH = 32
+_HDF5 = "a file whose weights are HDF5"
+#: What zipfile, zlib and h5py raise where bytes are missing or wrong.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, KeyError)
+_DAMAGE += (OverflowError, TypeError, ValueError)
 #: What concerns training alone is not looked at, whatever it is.
 _TRAINING = ("compile_config", "_initializer", "_regularizer", "_constraint")
 
@@ -53,7 +57,9 @@ def read_keras_file(path: str | Path, *, max_bytes: int = 2**31) -> list[KerasLa
         weights = _member(archive, path, _WEIGHTS, max_bytes)
     _check_no_code(config, path)
     h5py = require("h5py", "frameworks")
-    with _told(path, "a file whose weights are HDF5"), h5py.File(io.BytesIO(weights), "r") as store:
+    with _told(path, _HDF5):
+        store = h5py.File(io.BytesIO(weights), "r")
+    with store:
         return list(_Reader(path, store, h5py, max_bytes).layers(config, "", 0))
 
 
@@ -64,7 +70,7 @@ def _told(path: Path, kind: str) -> Iterator[None]:
         yield
     except FileError:
         raise
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, KeyError) as error:
+    except _DAMAGE as error:
         told = " ".join(str(error).split())
         raise FileError(f"{str(path)!r} is truncated or not {kind}: {told}") from error
 
@@ -209,21 +215,27 @@ class _Reader:
         """The arrays in a group of the HDF5 file, in their order."""
         group = self._open(at, self.h5py.Group)
         expected = 3 if config.get("use_bias") else 2
-        if sorted(group.keys()) != [str(number) for number in range(expected)]:
-            raise self._refusal(f"its weights {at!r} must be {expected} arrays; there are {len(group.keys())}")
+        with _told(self.path, _HDF5):
+            names = sorted(group.keys())
+        if names != [str(number) for number in range(expected)]:
+            raise self._refusal(f"its weights {at!r} must be {expected} arrays; there are {len(names)}")
         return [self._array(_join(at, str(number))) for number in range(expected)]
 
     def _array(self, at: str) -> Array:
         dataset = self._open(at, self.h5py.Dataset)
-        if dataset.external or dataset.is_virtual:
+        with _told(self.path, _HDF5):
+            elsewhere, size = bool(dataset.external) or dataset.is_virtual, int(dataset.nbytes)
+        if elsewhere:
             raise self._refusal(f"its weights {at!r} lie in another file")
-        self.taken.append(int(dataset.nbytes))
+        self.taken.append(size)
         if sum(self.taken) > self.max_bytes:
             raise self._refusal(
                 f"its weights are {sum(self.taken):,} bytes or more; at most {self.max_bytes:,} are read"
             )
-        array: Array = np.asarray(dataset[()])
-        if dataset.attrs.get("dtype") == "bfloat16":
+        with _told(self.path, _HDF5):
+            array: Array = np.asarray(dataset[()])
+            told = dataset.attrs.get("dtype")
+        if isinstance(told, str) and told == "bfloat16" and array.dtype.itemsize == 2:
             return array.view(require("ml_dtypes", "frameworks").bfloat16)
         if array.dtype.kind != "f":
             raise self._refusal(f"its weights {at!r} must be floating numbers; they are {array.dtype}")
@@ -233,12 +245,14 @@ class _Reader:
         """The group or dataset at `at`, reached by nothing but plain links."""
         node = self.store
         for part in at.split("/"):
-            link = node.get(part, getlink=True) if isinstance(node, self.h5py.Group) else None
+            with _told(self.path, _HDF5):
+                link = node.get(part, getlink=True) if isinstance(node, self.h5py.Group) else None
             if link is None:
                 raise self._refusal(f"it holds no weights {at!r}")
             if not isinstance(link, self.h5py.HardLink):
                 raise self._refusal(f"its weights {at!r} are a link to elsewhere")
-            node = node[part]
+            with _told(self.path, _HDF5):
+                node = node[part]
         if not isinstance(node, kind):
             raise self._refusal(f"its weights {at!r} must be a {kind.__name__.lower()}")
         return node
