@@ -148,7 +148,7 @@ def flat(given: Any, names: list[str]) -> dict[str, Any]:
     """The arrays of one layer by name, from any of the forms."""
     if not isinstance(given[0], dict):
         return dict(zip(names, given, strict=True))
-    flattened = {}
+    flattened: dict[str, Any] = {}
     for name, held in given[0].items():
         flattened |= (
             {f"{name}.{leaf}": array for leaf, array in held.items()} if isinstance(held, dict) else {name: held}

@@ -286,27 +286,31 @@ def write(convention: Convention, weights: Weights) -> dict[str, Tensor]:
             if getattr(affine, name) is not None and not convention.holds(name, block):
                 raise InputValueError(f"weights must not hold {name} of the {block}, which this layout has no room for")
 
-    def stack(stored: Stored, name: Field) -> Tensor | None:
-        parts = [
-            _negated(part) if convention.sign(block) < 0 else part
-            for block in stored.blocks
-            if (part := getattr(given[block], name)) is not None
-        ]
-        if parts and len(parts) < len(stored.blocks):
-            raise InputValueError(
-                f"weights must hold {name} in every block or in none; got {len(parts)} of {len(stored.blocks)}"
-            )
-        together = torch.cat(parts) if parts else None
-        return together.T if stored.transposed and together is not None else together
-
     arrays: dict[str, Tensor] = {}
     for stored in convention.arrays:
-        held = {name: array for name in stored.fields if (array := stack(stored, name)) is not None}
+        held = {
+            name: array for name in stored.fields if (array := _stacked(convention, given, stored, name)) is not None
+        }
         if held and len(held) < len(stored.fields):
             raise InputValueError(f"{stored.name} must hold {' and '.join(stored.fields)}; got {', '.join(held)} alone")
         if held:
             arrays[stored.name] = torch.stack(list(held.values())) if len(held) > 1 else next(iter(held.values()))
     return arrays
+
+
+def _stacked(convention: Convention, given: Mapping[Block, Affine], stored: Stored, name: Field) -> Tensor | None:
+    """One field of the blocks of an array, as they lie in it; None where none has it."""
+    parts = [
+        _negated(part) if convention.sign(block) < 0 else part
+        for block in stored.blocks
+        if (part := getattr(given[block], name)) is not None
+    ]
+    if parts and len(parts) < len(stored.blocks):
+        raise InputValueError(
+            f"weights must hold {name} in every block or in none; got {len(parts)} of {len(stored.blocks)}"
+        )
+    together = torch.cat(parts) if parts else None
+    return together.T if stored.transposed and together is not None else together
 
 
 def unfit(convention: Convention, weights: Weights) -> str | None:
@@ -338,14 +342,18 @@ def fit(convention: Convention, weights: Weights) -> Weights:
         raise InputValueError(reason)
     biased = convention.needs_bias or any(bias is not None for affine in affines.values() for bias in affine[2:])
 
-    def fitted(block: Block, affine: Affine) -> Affine:
-        if not convention.holds("bias_hh", block):
-            affine = affine._replace(bias_ih=_sum(affine.bias_ih, affine.bias_hh), bias_hh=None)
-        zero = affine.weight_ih.new_zeros(affine.weight_ih.shape[0])
-        absent = [name for name in _FIELDS[2:] if getattr(affine, name) is None and convention.holds(name, block)]
-        return affine._replace(**dict.fromkeys(absent, zero)) if biased else affine
+    return Weights(**{block: _fitted(convention, block, affine, biased) for block, affine in affines.items()})
 
-    return Weights(**{block: fitted(block, affine) for block, affine in affines.items()})
+
+def _fitted(convention: Convention, block: Block, affine: Affine, biased: bool) -> Affine:
+    """The weights of one block, with the biases that the layout has room for."""
+    if not convention.holds("bias_hh", block):
+        affine = affine._replace(bias_ih=_sum(affine.bias_ih, affine.bias_hh), bias_hh=None)
+    if not biased:
+        return affine
+    zero = affine.weight_ih.new_zeros(affine.weight_ih.shape[0])
+    absent = [name for name in _FIELDS[2:] if getattr(affine, name) is None and convention.holds(name, block)]
+    return affine._replace(**dict.fromkeys(absent, zero))
 
 
 def _sum(bias_ih: Tensor | None, bias_hh: Tensor | None) -> Tensor | None:

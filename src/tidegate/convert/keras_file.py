@@ -26,8 +26,8 @@ _CONFIG_BYTES = 2**26
 _DEPTH = 32
 _HDF5 = "a file whose weights are HDF5"
 #: What zipfile, zlib and h5py raise where bytes are missing or wrong.
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, KeyError)
-_DAMAGE += (OverflowError, TypeError, ValueError)
+_DAMAGE: tuple[type[Exception], ...] = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, KeyError)
+_DAMAGE += (NotImplementedError, OverflowError, TypeError, ValueError)
 #: What concerns training alone is not looked at, whatever it is.
 _TRAINING = ("compile_config", "_initializer", "_regularizer", "_constraint")
 
