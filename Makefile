@@ -9,7 +9,7 @@ PYTEST_ARGS ?=
 # what the benchmarks should be told: make bench BENCH_ARGS="--rounds 5"
 BENCH_ARGS ?=
 
-.PHONY: bench demo test test-slow lint format clean
+.PHONY: bench demo test test-frameworks test-slow lint format clean
 
 # replaces the results that an earlier run left in demo-run
 demo: .venv/demo-installed
@@ -22,7 +22,11 @@ bench: .venv/bench-installed
 	$(BIN)/python -m benchmarks memory $(BENCH_ARGS)
 
 test: lint
-	$(BIN)/python -m pytest -n auto -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto -m "not slow and not frameworks" $(PYTEST_ARGS)
+
+# the conversions beside Keras, Flax and Equinox themselves
+test-frameworks: .venv/dev-installed .venv/frameworks-installed
+	$(BIN)/python -m pytest -m frameworks --require-frameworks $(PYTEST_ARGS)
 
 test-slow: .venv/dev-installed
 	$(BIN)/python -m pytest -n auto -m slow $(PYTEST_ARGS)
@@ -53,4 +57,8 @@ clean:
 
 .venv/bench-installed: pyproject.toml constraints.txt | .venv/bin/pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@touch $@
+
+.venv/frameworks-installed: pyproject.toml constraints.txt | .venv/bin/pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[frameworks]'
 	@touch $@

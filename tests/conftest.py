@@ -37,6 +37,9 @@ def as_users_run_it() -> Iterator[None]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--require-browser", action="store_true", help="fail, rather than skip, where Chromium is missing")
+    parser.addoption(
+        "--require-frameworks", action="store_true", help="fail, rather than skip, without Keras and others"
+    )
 
 
 @pytest.fixture(scope="session")

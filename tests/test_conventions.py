@@ -1,4 +1,4 @@
-"""How torch lays weights out, read and written without losing a bit."""
+"""How torch and others lay weights out, read and written without losing a bit."""
 
 from typing import Any
 
@@ -10,14 +10,23 @@ from torch import Tensor
 
 from tests.contract.compare import assert_same
 from tidegate.conventions import (
+    EQUINOX,
+    FLAX,
+    KERAS,
+    NOTES,
+    TORCH,
     TORCH_DENSE,
     TORCH_GRU,
     TORCH_RNN,
     TORCH_UPDATE_ONLY,
     Convention,
     PackedWeights,
+    fit,
     pack,
+    read,
+    unfit,
     unpack,
+    write,
 )
 from tidegate.equations import Affine, Weights
 
@@ -88,7 +97,7 @@ def test_torchs_gru_is_reset_then_one_minus_update_then_candidate():
     weights = unpack(TORCH_GRU, packed)
     assert weights.reset is not None
     assert weights.update is not None
-    for field in PackedWeights._fields:
+    for field in PackedWeights._fields[:4]:  # this layer has no gains
         stored = getattr(packed, field)
         got = {block: getattr(getattr(weights, block), field) for block in ("reset", "update", "candidate")}
         expected = {"reset": stored[:H], "update": -stored[H : 2 * H], "candidate": stored[2 * H :]}
@@ -126,9 +135,9 @@ def test_rows_and_signs():
     assert [TORCH_UPDATE_ONLY.sign(block) for block in ("update", "candidate")] == [-1, 1]
     assert TORCH_RNN.rows("candidate", 5) == TORCH_DENSE.rows("candidate", 5) == slice(0, 5)
     assert TORCH_RNN.sign("candidate") == TORCH_DENSE.sign("candidate") == 1
-    keras = Convention(blocks=("update", "reset", "candidate"), update_keeps=False)
-    assert keras.rows("update", 5) == slice(0, 5)
-    assert keras.sign("update") == 1
+    notes = Convention(blocks=("update", "reset", "candidate"), update_keeps=False)
+    assert notes.rows("update", 5) == slice(0, 5)
+    assert notes.sign("update") == 1
 
 
 def test_the_sign_turns_z_into_one_minus_z():
@@ -171,3 +180,112 @@ def test_packing_loses_no_weight_that_only_some_blocks_have(field):
     half = weights._replace(reset=weights.reset._replace(**without))
     with pytest.raises(ValueError, match=field):
         pack(TORCH_GRU, half)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Other frameworks
+
+FRAMEWORKS = {
+    f"{framework.name}, {system}": convention
+    for framework in (TORCH, KERAS, FLAX, EQUINOX, NOTES)
+    for system, convention in framework.systems.items()
+}
+every_layout = pytest.mark.parametrize("convention", FRAMEWORKS.values(), ids=FRAMEWORKS)
+
+
+def arrays(convention: Convention, inputs: int = I, size: int = H, *, bias: bool = True) -> dict[str, Tensor]:
+    """Drawn arrays of every name that the layout has."""
+    kept = [stored for stored in convention.arrays if bias or not stored.fields[0].startswith("bias")]
+    return {stored.name: torch.randn(stored.shape(inputs, size)) for stored in kept}
+
+
+@every_layout
+@given(data=st.data())
+def test_what_was_read_is_written_to_the_same_bits(convention, data):
+    inputs, size, bias = (data.draw(one) for one in (st.integers(1, 6), st.integers(1, 6), st.booleans()))
+    stored = arrays(convention, inputs, size, bias=bias)
+    assert_same(write(convention, read(convention, stored)), stored, exact=True)
+
+
+@every_layout
+@given(data=st.data())
+def test_what_fits_a_layout_goes_through_torchs_and_comes_back_to_the_same_bits(convention, data):
+    inputs, size, bias = (data.draw(one) for one in (st.integers(1, 6), st.integers(1, 6), st.booleans()))
+    stored = arrays(convention, inputs, size, bias=bias or convention.needs_bias)
+    torchs = Convention(convention.blocks, update_keeps=True, reset=convention.reset)
+    packed = pack(torchs, fit(torchs, read(convention, stored)))
+    assert (packed.bias_ih is None) == (packed.bias_hh is None)
+    assert_same(write(convention, fit(convention, unpack(torchs, packed))), stored, exact=True)
+
+
+@every_layout
+def test_every_block_has_its_weights_and_a_bias(convention):
+    for block in convention.blocks:
+        for field in ("weight_ih", "weight_hh", "bias_ih"):
+            assert convention.holds(field, block), (field, block)
+
+
+def test_two_biases_become_one_where_they_are_only_added():
+    weights = unpack(TORCH_GRU, draw(TORCH_GRU)._replace(bias_ih=torch.randn(3 * H), bias_hh=torch.randn(3 * H)))
+    folded = fit(KERAS.systems["gru-reset-before"], weights)
+    for block in ("update", "reset", "candidate"):
+        own, one = getattr(weights, block), getattr(folded, block)
+        assert one.bias_hh is None
+        assert torch.equal(one.bias_ih, own.bias_ih + own.bias_hh)
+    equinox = fit(EQUINOX.systems["gru"], weights)
+    assert equinox.candidate == weights.candidate
+    assert equinox.update is not None
+    assert equinox.update.bias_hh is None
+
+
+def test_adding_a_bias_of_zero_changes_no_bit():
+    """-0.0 + 0.0 would be 0.0, and a sum may change which NaN it is."""
+    special = torch.tensor([0.0, -0.0, torch.nan, -torch.inf])
+    for zero in (0.0, -0.0):
+        candidate = Affine(torch.randn(4, I), torch.randn(4, 4), special, torch.full((4,), zero))
+        folded = fit(KERAS.systems["rnn"], Weights(candidate)).candidate
+        assert folded.bias_ih is not None
+        assert folded.bias_ih.view(torch.int32).tolist() == special.view(torch.int32).tolist()
+
+
+@pytest.mark.parametrize("framework", [FLAX, NOTES], ids=lambda framework: framework.name)
+def test_a_bias_inside_the_reset_gate_does_not_fold(framework):
+    packed = draw(TORCH_GRU)._replace(bias_hh=torch.zeros(3 * H))
+    assert packed.bias_hh is not None
+    convention = framework.systems["gru"]
+    assert unfit(convention, unpack(TORCH_GRU, packed)) is None
+    packed.bias_hh[-1] = 1e-45
+    weights = unpack(TORCH_GRU, packed)
+    reason = unfit(convention, weights)
+    assert reason is not None
+    with pytest.raises(ValueError, match="inside the reset gate") as caught:
+        fit(convention, weights)
+    assert str(caught.value) == reason
+
+
+def test_what_has_no_room_is_not_dropped():
+    weights = unpack(TORCH_GRU, draw(TORCH_GRU))
+    with pytest.raises(ValueError, match="must not hold bias_hh of the reset, which this layout has no room for"):
+        write(FLAX.systems["gru"], weights)
+
+
+def test_half_of_an_array_of_two_is_refused():
+    weights = unpack(TORCH_GRU, draw(TORCH_GRU, bias_hh=False))
+    with pytest.raises(ValueError, match="bias must hold bias_ih and bias_hh; got bias_ih alone"):
+        write(KERAS.systems["gru"], weights)
+
+
+def test_the_shapes_of_what_frameworks_store():
+    shapes = {
+        (framework.name, stored.name): stored.shape(3, 4)
+        for framework in (KERAS, FLAX, EQUINOX, NOTES)
+        for stored in framework.systems["gru"].arrays
+    }
+    assert shapes["Keras", "kernel"] == (3, 12)
+    assert shapes["Keras", "recurrent_kernel"] == (4, 12)
+    assert shapes["Keras", "bias"] == (2, 12)
+    assert KERAS.systems["gru-reset-before"].arrays[2].shape(3, 4) == (12,)
+    assert shapes["Flax NNX", "dense_i.kernel"] == (3, 12)
+    assert shapes["Equinox", "weight_ih"] == (12, 3)
+    assert shapes["Equinox", "bias_n"] == (4,)
+    assert shapes["the notes", "Wxu"] == (4, 3)

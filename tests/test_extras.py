@@ -90,6 +90,14 @@ def named_in(requirement: str) -> tuple[str, list[str]]:
     return name.lower(), inner.split(",") if inner else []
 
 
+def needs_of(distribution: str) -> list[str]:
+    """What a distribution needs; of one that is not installed here, nothing is known."""
+    try:
+        return metadata.requires(distribution) or []
+    except metadata.PackageNotFoundError:
+        return []
+
+
 def brought_by(extra: str) -> set[str]:
     """The distributions that an extra installs: what it names, what that needs, and the extras of ours it names."""
     brought: set[str] = set()
@@ -98,8 +106,7 @@ def brought_by(extra: str) -> set[str]:
         if name == "tidegate":
             brought |= set().union(*map(brought_by, inner))
         else:
-            needs = [need for need in metadata.requires(name) or [] if "extra ==" not in need]
-            brought |= {name, *(named_in(need)[0] for need in needs)}
+            brought |= {name, *(named_in(need)[0] for need in needs_of(name) if "extra ==" not in need)}
     return brought
 
 

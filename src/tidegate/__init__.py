@@ -1,5 +1,6 @@
 """Tidegate: gated recurrent networks whose memory can be seen and steered."""
 
+from tidegate import convert
 from tidegate.convert import accelerate, restore
 from tidegate.gates import Trace, counterfactual, gradient_flow, trace
 from tidegate.nn import GRU, RNN, Dense, Dropouts, GRUCell, RNNCell, explain, init
@@ -18,6 +19,7 @@ __all__ = [
     "Stream",
     "Trace",
     "accelerate",
+    "convert",
     "counterfactual",
     "explain",
     "gradient_flow",
