@@ -14,6 +14,9 @@ from tidegate.equations import Affine, Weights
 from tidegate.errors import InputValueError
 
 __all__ = [
+    "ONNX_GRU",
+    "ONNX_RNN",
+    "ONNX_UPDATE_ONLY",
     "TORCH_DENSE",
     "TORCH_GRU",
     "TORCH_RNN",
@@ -62,6 +65,12 @@ TORCH_GRU = Convention(blocks=("reset", "update", "candidate"), update_keeps=Tru
 TORCH_UPDATE_ONLY = Convention(blocks=("update", "candidate"), update_keeps=True)
 TORCH_RNN = Convention(blocks=("candidate",), update_keeps=False)
 TORCH_DENSE = Convention(blocks=("candidate",), update_keeps=False)
+
+#: ONNX's GRU node, whichever way `linear_before_reset` is set: `z`, `r`, `h`, with `h(t) = (1-z)*h + z*h(t-1)`.
+ONNX_GRU = Convention(blocks=("update", "reset", "candidate"), update_keeps=True)
+ONNX_RNN = Convention(blocks=("candidate",), update_keeps=False)
+#: ONNX has no update-only GRU; this is its GRU without the reset rows, as Tidegate's own function in a file takes them.
+ONNX_UPDATE_ONLY = Convention(blocks=("update", "candidate"), update_keeps=True)
 
 
 def unpack(convention: Convention, packed: PackedWeights) -> Weights:
