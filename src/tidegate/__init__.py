@@ -1,5 +1,6 @@
 """Tidegate: gated recurrent networks whose memory can be seen and steered."""
 
+from tidegate import convert
 from tidegate.gates import Trace, counterfactual, gradient_flow, trace
 from tidegate.nn import GRU, RNN, Dense, GRUCell, RNNCell, explain, init
 from tidegate.ops import Pins
@@ -15,6 +16,7 @@ __all__ = [
     "RNNCell",
     "Stream",
     "Trace",
+    "convert",
     "counterfactual",
     "explain",
     "gradient_flow",

@@ -57,11 +57,11 @@ def to_onnx(
         model: any module that `torch.export` can trace; what is refused is said by name.
         path: a file; one that is there is replaced, and nothing is written unless all went well.
         inputs: an example of what `model.forward` takes, by position or by name, with at least 2 along every axis that
-            is to vary. A recurrent layer or cell by itself needs none; `{"input": x, "lengths": lengths}` gives the file
-            lengths too.
+            is to vary. A recurrent layer or cell by itself needs none; `{"input": x, "lengths": lengths}` gives the
+            file lengths too.
         states: False leaves out `state_in` and `state_out`: every run begins anew.
         axes: for each input, a name for each axis that varies and None for those that do not; None for an input whose
-            axes do not vary at all. By default all axes vary, but for the last of a floating input, which holds features.
+            axes do not vary at all. By default all axes vary but the last of a floating input, which holds features.
         output_names: what the outputs of the model are called.
         opset: which version of ONNX's operators to write, 18 or later.
 
@@ -83,7 +83,7 @@ def to_onnx(
     if size > _MOST_BYTES:
         raise InputValueError(f"model must hold under 2 GiB to be one ONNX file; got {size / 2**30:.1f} GiB")
     double, uses, outputs = _try(model, given)
-    slots = _stand_in(double, uses)
+    slots = _stand_in(uses)
     carried = [name for name, use in uses.items() if states and use.own_state]
     traced = _Traced(double, [slots[name] for name in carried], states)
     examples = [_example(uses[name]) for name in carried]
@@ -130,7 +130,7 @@ def _read_inputs(model: nn.Module, inputs: Inputs | None) -> _Given:
         inputs = (inputs,)
     if isinstance(inputs, Mapping):
         given = _Given((), dict(inputs), [str(name) for name in inputs])
-    elif isinstance(inputs, Sequence) and not isinstance(inputs, str):
+    elif isinstance(inputs, list | tuple):
         parameters = list(inspect.signature(model.forward).parameters.values())
         plain = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
         names = [plain[number] if number < len(plain) else f"input_{number}" for number in range(len(inputs))]
@@ -152,7 +152,9 @@ def _example_input(module: nn.Module) -> Tensor:
     spec = describe(module)
     if is_cell(module):
         return spec.like.new_zeros(2, spec.input_size)
-    return spec.like.new_zeros(2, 3, spec.input_size) if spec.batch_first else spec.like.new_zeros(3, 2, spec.input_size)
+    return (
+        spec.like.new_zeros(2, 3, spec.input_size) if spec.batch_first else spec.like.new_zeros(3, 2, spec.input_size)
+    )
 
 
 def _varying(given: _Given, axes: Axes | None) -> list[dict[int, Any]]:
@@ -259,7 +261,7 @@ def _output_names(names: list[str], given: Sequence[str] | None) -> list[str]:
 # The double, traced and written
 
 
-def _stand_in(double: nn.Module, uses: dict[str, _Use]) -> dict[str, Slot]:
+def _stand_in(uses: dict[str, _Use]) -> dict[str, Slot]:
     """Have every recurrent layer of the double run as its stand-in; it stays what it is for who asks for its sizes."""
     slots = {}
     for name, use in uses.items():
@@ -313,7 +315,9 @@ def _trace(traced: _Traced, given: _Given, examples: list[Tensor], varying: list
     named = dict(zip(given.named, varying[split:], strict=True))
     arguments = (given.positional, given.named, tuple(examples))
     try:
-        return torch.export.export(traced, arguments, dynamic_shapes=(tuple(varying[:split]), named, states), strict=False)
+        return torch.export.export(
+            traced, arguments, dynamic_shapes=(tuple(varying[:split]), named, states), strict=False
+        )
     except (RuntimeError, ValueError, TypeError) as error:  # whatever torch.export has to say about the model
         raise InputValueError(f"model cannot be traced by torch.export: {_sentence(error)}") from error
 

@@ -1,12 +1,14 @@
-"""What a file gets once torch has written it: names for its axes and nodes, initial states, and a word on what is in it."""
+"""What a file gets once torch has written it: names for axes and nodes, initial states, a word on what is in it."""
 
 import json
-from dataclasses import dataclass
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
+from tidegate.convert.onnx.file import DTYPES
 from tidegate.convert.onnx.functions import DOMAIN, read_name, update_only
 from tidegate.convert.onnx.standins import NAME_KEY, Slot
 from tidegate.extras import require
@@ -75,9 +77,21 @@ def _forget_the_trace(proto: Any) -> None:
 
 def _name_axes(graph: Any, layers: Sequence[Described], axes: Mapping[str, Sequence[str | None] | None]) -> None:
     """Call the axes what the caller calls them, or what the recurrent layers take them for, instead of s27."""
+    names = _axis_names(graph, layers, axes)
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in names:
+                dim.dim_param = names[dim.dim_param]
+
+
+def _axis_names(
+    graph: Any, layers: Sequence[Described], axes: Mapping[str, Sequence[str | None] | None]
+) -> dict[str, str]:
+    """What torch's symbols are to be called."""
+    dims = {value.name: value.type.tensor_type.shape.dim for value in graph.input}
     names: dict[str, str] = {}
-    for value in graph.input:
-        for dim, word in zip(value.type.tensor_type.shape.dim, axes.get(value.name) or (), strict=False):
+    for name, words in axes.items():
+        for dim, word in zip(dims[name], words or (), strict=False):
             if word is not None and dim.dim_param:
                 names.setdefault(dim.dim_param, word)
     for layer in layers:
@@ -85,13 +99,10 @@ def _name_axes(graph: Any, layers: Sequence[Described], axes: Mapping[str, Seque
             if word not in names.values():
                 names.setdefault(symbol, word)
     for layer in layers:
-        for value in graph.input:
-            if value.name == layer.state_in and (symbol := value.type.tensor_type.shape.dim[1].dim_param):
-                names[symbol] = f"{names.get(layer.slot.batch, layer.slot.batch)}_or_1"
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param in names:
-                dim.dim_param = names[dim.dim_param]
+        if layer.state_in is not None:
+            names[dims[layer.state_in][1].dim_param] = f"{names.get(layer.slot.batch, layer.slot.batch)}_or_1"
+    names.pop("", None)  # an axis that does not vary
+    return names
 
 
 def _name_nodes(graph: Any) -> None:
@@ -108,7 +119,6 @@ def _add_functions(proto: Any, opset: int) -> None:
     kinds = {onnx.TensorProto.FLOAT: "float", onnx.TensorProto.DOUBLE: "double"}
     kinds |= {onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.BFLOAT16: "bfloat16"}
     types = {tensor.name: tensor.data_type for tensor in proto.graph.initializer}
-    types |= {value.name: value.type.tensor_type.elem_type for value in proto.graph.value_info}
     called = {node.op_type: node for node in proto.graph.node if node.domain == DOMAIN}
     for name, node in sorted(called.items()):
         read = read_name(name)
@@ -120,8 +130,9 @@ def _add_functions(proto: Any, opset: int) -> None:
 
 def _add_initial_states(graph: Any, layers: Sequence[Described]) -> None:
     """What each `state_in` is where it is left out, for ONNX takes an initializer of an input's name as its default."""
-    numpy_helper = require("onnx.numpy_helper", "onnx")
+    numbers = {dtype: number for number, dtype in DTYPES.items()}
     for layer in layers:
         if layer.state_in is not None:
-            h_0 = layer.module.get_submodule("onnx").h_0
-            graph.initializer.append(numpy_helper.from_array(h_0.numpy(force=True), layer.state_in))
+            h_0 = layer.module.get_submodule("onnx").get_buffer("h_0").cpu().contiguous()
+            raw = h_0.view(torch.uint8).numpy().tobytes()
+            graph.initializer.add(name=layer.state_in, data_type=numbers[h_0.dtype], dims=h_0.shape, raw_data=raw)

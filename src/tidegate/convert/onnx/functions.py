@@ -2,7 +2,7 @@
 
 A GRU node with a reset gate driven to 1 would do, but for the runtimes: nothing says that their sigmoid of a large
 number is 1, and some clamp it. The function takes and gives what a GRU node does, for one direction, its `W`, `R` and
-`B` without the reset rows, and runs the equation in a Scan. A runtime needs no plug-in: it reads the function from the file.
+`B` without the reset rows, and runs the equation in a Scan. A runtime reads the function from the file.
 """
 
 from typing import Any
@@ -79,7 +79,7 @@ def read_name(name: str) -> tuple[str, bool] | None:
 
 
 def update_only(activation: str, reverse: bool, *, kind: str, opset: int) -> Any:
-    """The function as a FunctionProto; `kind` is ONNX's word for the dtype: "float", "double", "float16", "bfloat16"."""
+    """The function as a FunctionProto; `kind` is ONNX's word for the dtype, "float" or "double", say."""
     text = _TEXT.format(
         domain=DOMAIN,
         opset=opset,

@@ -49,11 +49,13 @@ class StandIn(nn.Module):
         assert isinstance(spec.activation, str)
         self.activation, self.slot = spec.activation, slot
         for depth, ways in enumerate(spec.weights):
-            W, R, B = node_weights(spec.system, ways)
-            if B is None and spec.system == "update-only":
-                B = W.new_zeros(len(W), 2 * W.shape[1])  # a function of ONNX has no inputs that may be left out
-            for name, tensor in {"W": W, "R": R, "B": B}.items():
-                self.register_buffer(f"{name}{depth}", tensor)
+            by_itself = spec.system == "update-only"  # whose functions run one direction each
+            for number, nodes_ways in enumerate([[way] for way in ways] if by_itself else [ways]):
+                W, R, B = node_weights(spec.system, nodes_ways)
+                if B is None and by_itself:
+                    B = W.new_zeros(len(W), 2 * W.shape[1])  # a function of ONNX has no inputs that may be left out
+                for letter, tensor in {"W": W, "R": R, "B": B}.items():
+                    self.register_buffer(f"{letter}{depth}{'_reverse' * number}", tensor)
         h_0 = spec.like.new_zeros(spec.states, spec.hidden_size) if spec.h_0 is None else spec.h_0
         self.register_buffer("h_0", h_0.detach().unsqueeze(1).clone())
 
@@ -92,15 +94,15 @@ class StandIn(nn.Module):
         finals = []
         for depth in range(self.depths):
             h_0 = state[depth * self.directions : (depth + 1) * self.directions]
-            weights = [getattr(self, f"{name}{depth}") for name in "WRB"]
             run = self._functions if self.system == "update-only" else self._node
-            x, h_n = run(x, h_0, weights, lengths, f"{self.name}.layer{depth}".removeprefix("."))
+            x, h_n = run(x, h_0, depth, lengths, f"{self.name}.layer{depth}".removeprefix("."))
             finals.append(h_n)
         return x, torch.cat(finals) if len(finals) > 1 else finals[0]
 
-    def _node(
-        self, x: Tensor, h_0: Tensor, weights: list[Tensor], lengths: Tensor | None, name: str
-    ) -> tuple[Tensor, Tensor]:
+    def _weights(self, suffix: str) -> list[Tensor]:
+        return [getattr(self, f"{letter}{suffix}") for letter in "WRB"]
+
+    def _node(self, x: Tensor, h_0: Tensor, depth: int, lengths: Tensor | None, name: str) -> tuple[Tensor, Tensor]:
         """One layer as a GRU or RNN node: (T, B, D*H) and (D, B, H)."""
         gates = [] if self.system in ("rnn", "dense") else ["Sigmoid"]
         activation, alpha, beta = NODE_ACTIVATIONS[self.activation]
@@ -113,13 +115,15 @@ class StandIn(nn.Module):
             attributes |= {"activation_alpha": [alpha] * self.directions, "activation_beta": [beta] * self.directions}
         if gates:
             attributes["linear_before_reset"] = int(self.system == "gru")
-        y, y_h = _call("GRU" if gates else "RNN", (x, *weights, lengths, h_0), attributes, name, self.directions)
+        y, y_h = _call(
+            "GRU" if gates else "RNN", (x, *self._weights(f"{depth}"), lengths, h_0), attributes, name, self.directions
+        )
         if lengths is not None:  # of a sequence without steps runtimes give 0, and the state is what it was
             y_h = torch.where(lengths.unsqueeze(-1) > 0, y_h, h_0)
         return y.transpose(1, 2).flatten(2) if self.directions > 1 else y.squeeze(1), y_h
 
     def _functions(
-        self, x: Tensor, h_0: Tensor, weights: list[Tensor], lengths: Tensor | None, name: str
+        self, x: Tensor, h_0: Tensor, depth: int, lengths: Tensor | None, name: str
     ) -> tuple[Tensor, Tensor]:
         """One layer of an update-only GRU: a function a direction."""
         if lengths is None:
@@ -127,8 +131,9 @@ class StandIn(nn.Module):
         ran = []
         for way in range(self.directions):
             operator = f"{DOMAIN}::{name_of(self.activation, bool(way))}"
-            own = [tensor[way : way + 1] for tensor in weights]
-            ran.append(_call(operator, (x, *own, lengths, h_0[way : way + 1]), {}, name + "_reverse" * way, 1))
+            suffix = "_reverse" * way
+            inputs = (x, *self._weights(f"{depth}{suffix}"), lengths, h_0[way : way + 1])
+            ran.append(_call(operator, inputs, {}, name + suffix, 1))
         return torch.cat([y.squeeze(1) for y, _ in ran], -1), torch.cat([y_h for _, y_h in ran])
 
 

@@ -19,7 +19,7 @@ from tidegate.ops.checks import check_activation, check_like, check_shape, check
 __all__ = ["Direction", "OnnxNode", "directions_of", "from_onnx_nodes", "layer_of", "node_of", "to_onnx_nodes"]
 
 Direction = Literal["forward", "reverse", "bidirectional"]
-Layer = TypeVar("Layer", GRU, RNN)
+Layer = TypeVar("Layer", bound=GRU | RNN)
 DIRECTIONS: dict[str, int] = {"forward": 1, "reverse": 1, "bidirectional": 2}
 
 #: How ONNX lays out the weights of each system; `dense` is its RNN with recurrent weights of zero.
@@ -165,7 +165,7 @@ def layer_of(nodes: Sequence[OnnxNode], *, batch_first: bool = False) -> GRU | R
     if first.operator == "RNN":
         plain = first.activation in ("tanh", "relu")
         own = {"nonlinearity": first.activation} if plain else {"activation": first.activation}
-        layer = RNN(*sizes, **options, **own)  # type: ignore[arg-type]
+        layer = RNN(*sizes, **options, **own)  # type: ignore[arg-type, misc]
     else:
         reset: Literal["after", "before"] = "after" if first.linear_before_reset else "before"
         layer = GRU(*sizes, **options, reset=reset, activation=first.activation)  # type: ignore[arg-type]
