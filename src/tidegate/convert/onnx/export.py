@@ -7,6 +7,7 @@ becomes a GRU or RNN node; the file is then given names for its axes, initial st
 import copy
 import inspect
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,7 +29,15 @@ __all__ = ["to_onnx"]
 
 #: The most that one protobuf message, and so one ONNX file, can hold.
 _MOST_BYTES = 2**31 - 2**20
+#: 18 is the first with all that is written, the last the newest that torch's exporter was tested with.
+_OPSETS = range(18, 24)
 _OPSET = 20
+
+#: How torch's exporter says which operator it does not know, and torch.export which axis cannot vary.
+_NO_TRANSLATION = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)', overload='(\w+)'\)>")
+_FIXED_AXIS = re.compile(
+    r"L\['(positional|named)'\]\[(\d+|'\w+')\]\.size\(\)\[(\d+)\] as dynamic but your code specialized .* \((\d+)\)"
+)
 
 Inputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 Axes = Sequence[Sequence[str | None] | None]
@@ -63,7 +72,7 @@ def to_onnx(
         axes: for each input, a name for each axis that varies and None for those that do not; None for an input whose
             axes do not vary at all. By default all axes vary but the last of a floating input, which holds features.
         output_names: what the outputs of the model are called.
-        opset: which version of ONNX's operators to write, 18 or later.
+        opset: which version of ONNX's operators to write, 18 to 23.
 
     Returns:
         The file as `onnx.ModelProto`.
@@ -76,13 +85,15 @@ def to_onnx(
     require("onnx", "onnx"), require("onnxscript", "onnx")
     if not isinstance(model, nn.Module):
         raise InputTypeError(f"model must be a torch.nn.Module; got {type(model).__name__}")
-    if type(opset) is not int or opset < 18:
-        raise InputValueError(f"opset must be at least 18, the first with all that is written; got {opset!r}")
+    if type(opset) is not int or opset not in _OPSETS:
+        raise InputValueError(f"opset must be {_OPSETS[0]} to {_OPSETS[-1]}; got {opset!r}")
     given = _read_inputs(model, inputs)
     size = sum(tensor.numel() * tensor.element_size() for tensor in [*model.parameters(), *model.buffers()])
     if size > _MOST_BYTES:
         raise InputValueError(f"model must hold under 2 GiB to be one ONNX file; got {size / 2**30:.1f} GiB")
     double, uses, outputs = _try(model, given)
+    if states:
+        _check_states(double, uses)
     slots = _stand_in(uses)
     carried = [name for name, use in uses.items() if states and use.own_state]
     traced = _Traced(double, [slots[name] for name in carried], states)
@@ -215,6 +226,16 @@ def _try(model: nn.Module, given: _Given) -> tuple[nn.Module, dict[str, _Use], l
     return double, uses, _names_of(double, result)
 
 
+def _check_states(double: nn.Module, uses: dict[str, _Use]) -> None:
+    """Refuse a model whose states cannot all come in and go out."""
+    for name, part in double.named_modules():
+        if isinstance(part, nn.LSTM | nn.LSTMCell):
+            raise InputValueError(f"states must be False: nothing carries the state of module {name!r}, an LSTM")
+    for name, use in uses.items():
+        if use.times > 1 and use.own_state:
+            raise InputValueError(f"states must be False: module {name!r} runs {use.times} times, with a state each time")
+
+
 def _watch(name: str, use: _Use) -> Any:
     """A hook that notes how a layer is called, and refuses what its node could not do."""
 
@@ -229,7 +250,7 @@ def _watch(name: str, use: _Use) -> Any:
         if known.get("lengths") is not None and not isinstance(known["lengths"], Tensor):
             raise InputTypeError(f"module {name!r} must be given lengths as a tensor, or they could not vary")
         use.times += 1
-        use.own_state = known.get("hx") is None
+        use.own_state = use.own_state or known.get("hx") is None
         use.batched = x.ndim == (2 if is_cell(module) else 3)
         if use.batched:
             use.batch = x.shape[0 if is_cell(module) or getattr(module, "batch_first", False) else 1]
@@ -318,8 +339,8 @@ def _trace(traced: _Traced, given: _Given, examples: list[Tensor], varying: list
         return torch.export.export(
             traced, arguments, dynamic_shapes=(tuple(varying[:split]), named, states), strict=False
         )
-    except (RuntimeError, ValueError, TypeError) as error:  # whatever torch.export has to say about the model
-        raise InputValueError(f"model cannot be traced by torch.export: {_sentence(error)}") from error
+    except (RuntimeError, ValueError) as error:  # whatever torch.export has to say about the model
+        raise InputValueError(f"model cannot be traced by torch.export: {_fixed(given, error)}") from error
 
 
 def _write(program: Any, names: list[str], outs: list[str], opset: int) -> Any:
@@ -341,18 +362,27 @@ def _write(program: Any, names: list[str], outs: list[str], opset: int) -> Any:
 
 
 def _unknown(program: Any, error: BaseException) -> str:
-    """Which module does what has no counterpart in ONNX."""
-    text = ""
-    cause: BaseException | None = error
-    while cause is not None:
-        text, cause = f"{text}{cause}\n", cause.__cause__
-    for node in program.graph.nodes:
-        if node.op == "call_function" and f"{node.target}" in text and "No ONNX function found" in text:
-            stack = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
-            module = stack[-1].removeprefix("model").removeprefix(".") if stack else ""
-            where = f"module {module!r}" if module else "the model"
-            return f"{where} calls {node.target}, which torch's exporter has no translation for"
-    return _sentence(error)
+    """Which module calls what has no counterpart in ONNX."""
+    found = _NO_TRANSLATION.search(str(error))
+    if found is None:
+        return _sentence(error)
+    name = f"{found[1]}.{found[2]}"
+    for node in program.run_decompositions().graph.nodes:
+        if node.op == "call_function" and str(node.target) == name:
+            paths = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
+            module = paths[-1].removeprefix("model").removeprefix(".") if paths else ""
+            return f"module {module!r} calls {name}, which torch's exporter has no translation for"
+    return f"it calls {name}, which torch's exporter has no translation for"
+
+
+def _fixed(given: _Given, error: BaseException) -> str:
+    """Which axis the model takes to be always the same, or else the first words of the error."""
+    found = _FIXED_AXIS.search(str(error))
+    if found is None:
+        return _sentence(error)
+    place, key, axis, size = found.groups()
+    name = given.names[int(key)] if place == "positional" else key.strip("'")
+    return f"axis {axis} of {name} is to vary, but the model takes it to be {size} (axes says which vary)"
 
 
 def _sentence(error: BaseException) -> str:

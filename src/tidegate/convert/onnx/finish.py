@@ -106,11 +106,15 @@ def _axis_names(
 
 
 def _name_nodes(graph: Any) -> None:
-    """Call a layer's node what the model calls the layer."""
+    """Call a layer's node what the model calls the layer, with a number where it runs more than once."""
+    taken = {node.name for node in graph.node}
     for node in graph.node:
         for entry in node.metadata_props:
             if entry.key == NAME_KEY:
-                node.name = entry.value
+                node.name, number = entry.value, 2
+                while node.name in taken:
+                    node.name, number = f"{entry.value}_{number}", number + 1
+                taken.add(node.name)
 
 
 def _add_functions(proto: Any, opset: int) -> None:

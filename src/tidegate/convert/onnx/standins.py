@@ -99,7 +99,7 @@ class StandIn(nn.Module):
             finals.append(h_n)
         return x, torch.cat(finals) if len(finals) > 1 else finals[0]
 
-    def _weights(self, suffix: str) -> list[Tensor]:
+    def _weights(self, suffix: str) -> list[Tensor | None]:
         return [getattr(self, f"{letter}{suffix}") for letter in "WRB"]
 
     def _node(self, x: Tensor, h_0: Tensor, depth: int, lengths: Tensor | None, name: str) -> tuple[Tensor, Tensor]:

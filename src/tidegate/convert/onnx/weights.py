@@ -43,7 +43,7 @@ class OnnxNode:
     operator: Literal["GRU", "RNN"]
     W: Float[Tensor, "D GH I"]
     R: Float[Tensor, "D GH H"]
-    B: Float[Tensor, "D 2GH"] | None = None
+    B: Float[Tensor, "D 2*GH"] | None = None
     direction: Direction = "forward"
     linear_before_reset: bool = False
     activation: str | Activation = "tanh"
