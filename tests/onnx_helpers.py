@@ -8,12 +8,11 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-__all__ = ["AXES", "node_file", "onnx_runtime", "run"]
+__all__ = ["node_file", "onnx_runtime", "run"]
 
 onnxruntime.set_default_logger_severity(3)  # it warns of every state that has a default, which is meant
 
-#: ONNX's names for the sizes of what a recurrent node takes and gives.
-AXES = {"X": ["T", "B", None], "Y": ["T", None, "B", None], "Y_h": [None, "B", None]}
+_RANKS = {"Y": 4, "Y_h": 3}
 
 
 def onnx_runtime(proto: Any) -> Any:
@@ -55,7 +54,7 @@ def node_file(
         [node],
         "one_node",
         [told(name, tensor) for name, tensor in inputs.items()],
-        [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in made],
+        [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None] * _RANKS[name]) for name in made],
         [onnx.numpy_helper.from_array(tensor.numpy(), name) for name, tensor in initializers.items()],
     )
     return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=10)

@@ -59,7 +59,9 @@ def test_every_truncation_is_refused_or_leaves_the_layer_whole():
 def test_what_is_no_onnx_is_refused(content, tmp_path):
     (tmp_path / "model.onnx").write_bytes(content)
     assert_refused(lambda: from_onnx(content), FileError, "^the file is truncated or not an ONNX file")
-    assert_refused(lambda: from_onnx(tmp_path / "model.onnx"), FileError, "model.onnx' is truncated or not an ONNX file")
+    assert_refused(
+        lambda: from_onnx(tmp_path / "model.onnx"), FileError, "model.onnx' is truncated or not an ONNX file"
+    )
 
 
 @pytest.mark.parametrize(
@@ -77,7 +79,9 @@ def test_a_source_that_cannot_be_read_is_refused(source, error, sentence):
 
 @pytest.mark.parametrize("limit", [0, -1, 1.5, None, True])
 def test_a_limit_that_is_none_is_refused(limit, as_users_run_it):
-    assert_refused(lambda: from_onnx(gru_file(), max_bytes=limit), InputValueError, "^max_bytes must be an int of at least")
+    assert_refused(
+        lambda: from_onnx(gru_file(), max_bytes=limit), InputValueError, "^max_bytes must be an int of at least"
+    )
 
 
 def test_a_file_over_the_limit_is_not_read(tmp_path):
@@ -87,7 +91,9 @@ def test_a_file_over_the_limit_is_not_read(tmp_path):
     for source in (content, path, gru_file()):
         assert from_onnx(source, max_bytes=2 * len(content)).refusal is None
         assert_refused(
-            lambda source=source: from_onnx(source, max_bytes=100), FileError, "must hold at most max_bytes = 100; it holds"
+            lambda source=source: from_onnx(source, max_bytes=100),
+            FileError,
+            "must hold at most max_bytes = 100; it holds",
         )
 
 
@@ -98,7 +104,9 @@ def test_constants_that_grow_beyond_the_limit_are_not_made():
     nodes = [helper.make_node("Identity", ["B"], ["B0"]), *doubling, *proto.graph.node]
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
-    assert_refused(lambda: from_onnx(proto, max_bytes=100_000), FileError, "at most max_bytes = 100000; what node .*Concat")
+    assert_refused(
+        lambda: from_onnx(proto, max_bytes=100_000), FileError, "at most max_bytes = 100000; what node .*Concat"
+    )
 
 
 def unknown_operator(proto: Any) -> None:
@@ -258,7 +266,7 @@ def test_a_damaged_file_is_refused(change, sentence):
     assert_refused(lambda: from_onnx(changed(change)), FileError, sentence)
 
 
-def test_weights_of_the_wrong_dtype_or_shape_are_refused():
+def test_weights_of_the_wrong_dtype_or_shape_are_refused(as_users_run_it):
     def halves(proto: Any) -> None:
         initializer(proto, "B").CopyFrom(onnx.numpy_helper.from_array(torch.ones(1, 18).double().numpy(), "B"))
 
@@ -307,19 +315,28 @@ def test_tensors_beside_the_model_are_read(beside):
 
 
 def test_they_count_against_the_limit(beside):
+    weights = {"W": torch.ones(1, H, 500), "R": torch.ones(1, H, H)}
+    proto = node_file("RNN", weights, {"X": torch.zeros(1, 1, 500)})
+    options = {"save_as_external_data": True, "location": "large.bin", "size_threshold": 0}
+    onnx.save_model(proto, beside, **options)
     size = beside.stat().st_size
+    assert size < 4 * H * 500
     assert_refused(lambda: from_onnx(beside, max_bytes=size), FileError, "must take at most max_bytes")
 
 
 def test_bytes_have_no_folder(beside):
-    assert_refused(lambda: from_onnx(beside.read_bytes()), FileError, "lies in another file, 'weights.bin'; give the path")
+    assert_refused(
+        lambda: from_onnx(beside.read_bytes()), FileError, "lies in another file, 'weights.bin'; give the path"
+    )
 
 
 @pytest.mark.parametrize("location", ["../secret.bin", "/etc/passwd", "", "inside/../../secret.bin"])
 def test_no_other_folder_is_read(beside, location):
     (beside.parent.parent / "secret.bin").write_bytes(b"\0" * 4096)
     (beside.parent / "inside").mkdir()
-    assert_refused(lambda: from_onnx(told(beside, location=location)), FileError, "must lie in the folder of the model or")
+    assert_refused(
+        lambda: from_onnx(told(beside, location=location)), FileError, "must lie in the folder of the model or"
+    )
 
 
 def test_a_link_that_leads_out_is_not_followed(beside):

@@ -27,7 +27,9 @@ LAYERS = {
     "gru_relu": lambda: tg.GRU(I, H, 2, activation="relu", backend="reference"),
     "gru_identity": lambda: tg.GRU(I, H, activation="identity", bidirectional=True, backend="reference"),
     "before": lambda: tg.GRU(I, H, reset="before", backend="reference"),
-    "before_two": lambda: tg.GRU(I, H, 2, reset="before", bidirectional=True, activation="sigmoid", backend="reference"),
+    "before_two": lambda: tg.GRU(
+        I, H, 2, reset="before", bidirectional=True, activation="sigmoid", backend="reference"
+    ),
     "update_only": lambda: tg.GRU(I, H, reset=None, backend="reference"),
     "update_only_two": lambda: tg.GRU(I, H, 2, reset=None, bidirectional=True, backend="reference"),
     "update_only_no_bias": lambda: tg.GRU(I, H, reset=None, bias=False, activation="relu", backend="reference"),
@@ -90,7 +92,9 @@ def test_onnx_runtime_gives_what_the_layer_gives(whole, name):
     expected, found = whole
     for key in (name, f"{name}.h_n"):
         torch.testing.assert_close(found[key], expected[key], atol=TOLERANCE, rtol=TOLERANCE)
-    torch.testing.assert_close(found[f"state_out.layers.{name}"], expected[f"{name}.h_n"], atol=TOLERANCE, rtol=TOLERANCE)
+    torch.testing.assert_close(
+        found[f"state_out.layers.{name}"], expected[f"{name}.h_n"], atol=TOLERANCE, rtol=TOLERANCE
+    )
 
 
 def test_the_comparison_can_fail(whole):
@@ -124,7 +128,9 @@ def test_states_that_are_fed_back_give_the_whole_sequence(everything, file, whol
     outputs: dict[str, list[Tensor]] = {name: [] for name in STREAMS}
     for piece in x.split(pieces):
         found = dict(zip(names, session.run(None, {"x": piece.numpy(), **states}), strict=True))
-        states = {name.replace("state_out", "state_in"): one for name, one in found.items() if name.startswith("state_out")}
+        states = {
+            name.replace("state_out", "state_in"): one for name, one in found.items() if name.startswith("state_out")
+        }
         for name in STREAMS:
             outputs[name].append(torch.from_numpy(found[name]))
     for name in STREAMS:
@@ -169,7 +175,9 @@ def test_the_metadata_says_the_variant_the_sizes_and_the_version(file):
         "state_in": "state_in.layers.before_two",
         "state_out": "state_out.layers.before_two",
     }
-    assert json.loads(dict((one.key, one.value) for one in file.metadata_props)["tidegate.layers"]) == list(read.written)
+    assert json.loads(dict((one.key, one.value) for one in file.metadata_props)["tidegate.layers"]) == list(
+        read.written
+    )
 
 
 def test_axes_and_nodes_have_the_names_of_what_they_are(file):
@@ -339,7 +347,12 @@ X = torch.zeros(4, 2, I)
 @pytest.mark.parametrize(
     ("model", "inputs", "error", "sentence"),
     [
-        (lambda: Holding(tg.GRU(I, H)), None, InputValueError, "^inputs must be an example of what the model takes; got None"),
+        (
+            lambda: Holding(tg.GRU(I, H)),
+            None,
+            InputValueError,
+            "^inputs must be an example of what the model takes; got None",
+        ),
         (lambda: "gru", X, InputTypeError, "^model must be a torch.nn.Module; got str"),
         (lambda: tg.GRU(I, H), [], InputValueError, "^inputs must hold at least one tensor; got none"),
         (lambda: tg.GRU(I, H), [1], InputTypeError, "^input must be a torch.Tensor; got int"),
@@ -351,10 +364,20 @@ X = torch.zeros(4, 2, I)
         (Packing, X, InputTypeError, "^module 'layer' is given a PackedSequence, for which ONNX takes lengths"),
         (lambda: Holding(tg.GRU(I, H), mask=torch.ones(4, 2, dtype=torch.bool)), X, InputValueError, "is given mask"),
         (lambda: Holding(tg.GRU(I, H), pins=tg.Pins(update=1.0)), X, InputValueError, "^module 'layer' is given pins"),
-        (lambda: Holding(tg.GRU(I, H), lengths=[4, 2]), X, InputTypeError, "^module 'layer' must be given lengths as a"),
+        (
+            lambda: Holding(tg.GRU(I, H), lengths=[4, 2]),
+            X,
+            InputTypeError,
+            "^module 'layer' must be given lengths as a",
+        ),
         (lambda: nn.Sequential(nn.LSTM(I, H)), X, InputValueError, "^states must be False: .* '0', an LSTM"),
         (Unwritable, X, InputValueError, "^model cannot be written to ONNX: module 'odd' calls prims.bessel_j0"),
-        (Fixed, X, InputValueError, "^model cannot be traced by .*axis 0 of x is to vary, but the model takes it to be 4"),
+        (
+            Fixed,
+            X,
+            InputValueError,
+            "^model cannot be traced by .*axis 0 of x is to vary, but the model takes it to be 4",
+        ),
     ],
 )
 def test_a_model_that_cannot_be_written_is_refused(model, inputs, error, sentence, tmp_path, as_users_run_it):
@@ -388,7 +411,11 @@ def test_a_layer_that_runs_twice_has_no_one_state():
         ({"axes": [None, None]}, InputValueError, "^axes must name the axes of 1 inputs; got 2"),
         ({"axes": [["time"]]}, InputValueError, "^axes of input must be 3 names or None; got 1"),
         ({"output_names": ["a", "b"]}, InputValueError, r"^output_names must be 1 different names; got \['a', 'b'\]"),
-        ({"path": "nowhere/model.onnx"}, FileError, "^path must be a file that can be written; 'nowhere/model.onnx' can"),
+        (
+            {"path": "nowhere/model.onnx"},
+            FileError,
+            "^path must be a file that can be written; 'nowhere/model.onnx' can",
+        ),
     ],
 )
 def test_an_argument_that_cannot_be_is_refused(options, error, sentence):

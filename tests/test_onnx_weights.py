@@ -129,10 +129,14 @@ def gru_node(**changed: Any) -> OnnxNode:
     [
         (lambda: [], InputValueError, "^nodes must hold at least one node; got none"),
         (lambda: gru_node(operator="LSTM"), InputValueError, '^operator must be "GRU" or "RNN"; got \'LSTM\''),
-        (lambda: gru_node(direction="up"), InputValueError, '^direction must be one of "forward", .*; got \'up\''),
+        (lambda: gru_node(direction="up"), InputValueError, "^direction must be one of \"forward\", .*; got 'up'"),
         (lambda: gru_node(activation="sine"), InputValueError, "^activation must be one of"),
         (lambda: gru_node(W=torch.zeros(1, 5, 3)), InputValueError, r"^W must be \(D, G\*H, I\) = \(1, 6, 3\)"),
-        (lambda: gru_node(W=torch.zeros(6, 3)), InputValueError, r"^W must be \(D, G\*H, I\) and R \(D, G\*H, H\); got \(6"),
+        (
+            lambda: gru_node(W=torch.zeros(6, 3)),
+            InputValueError,
+            r"^W must be \(D, G\*H, I\) and R \(D, G\*H, H\); got \(6",
+        ),
         (lambda: gru_node(R=torch.zeros(2, 6, 2)), InputValueError, r"^R must be .* = \(1, 6, 2\); got \(2, 6, 2\)"),
         (lambda: gru_node(R=torch.zeros(1, 6, 0)), InputValueError, "^W and R must hold a column each"),
         (lambda: gru_node(B=torch.zeros(1, 6)), InputValueError, r"^B must be \(D, 2\*G\*H\) = \(1, 12\)"),

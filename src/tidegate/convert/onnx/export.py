@@ -233,7 +233,9 @@ def _check_states(double: nn.Module, uses: dict[str, _Use]) -> None:
             raise InputValueError(f"states must be False: nothing carries the state of module {name!r}, an LSTM")
     for name, use in uses.items():
         if use.times > 1 and use.own_state:
-            raise InputValueError(f"states must be False: module {name!r} runs {use.times} times, with a state each time")
+            raise InputValueError(
+                f"states must be False: module {name!r} runs {use.times} times, with a state each time"
+            )
 
 
 def _watch(name: str, use: _Use) -> Any:

@@ -80,7 +80,8 @@ class RecurrentNode(nn.Module):
             check_weights(self.system, DIRECTIONS[self.direction], W, R, B)
             weights = directions_of(self.system, W, R, B)
         if h_0 is None:
-            h_0 = x.new_zeros(len(weights), x.shape[1], R.shape[2])
+            hidden_size = len(weights[0].weight_ih) // ops.SYSTEMS[self.system].blocks
+            h_0 = x.new_zeros(len(weights), x.shape[1], hidden_size)
         inside = None
         if lengths is not None:
             inside = torch.arange(x.shape[0], device=x.device).unsqueeze(-1) < lengths
