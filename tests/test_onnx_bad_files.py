@@ -1,7 +1,9 @@
-"""Files that are truncated, too large, circular or of unknown operators: one sentence each, and nothing half-converted."""
+"""Files that are truncated, too large, circular, of unknown operators: one sentence each, nothing half-converted."""
 
 import copy
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +44,13 @@ def test_every_truncation_is_refused_or_leaves_the_layer_whole():
     assert expected.layer is not None
     whole = 0
     for length in range(len(content)):
-        try:
-            read = from_onnx(content[:length])
-        except FileError as error:
-            assert "\n" not in str(error)
-            continue
-        whole += 1
-        (record,) = read.layers
-        assert record.layer is not None
-        for name, tensor in expected.layer.state_dict().items():
-            assert torch.equal(record.layer.state_dict()[name], tensor)
-    assert whole <= 2, "only what follows the graph and the version may be missing"
+        with suppress(FileError):
+            (record,) = from_onnx(content[:length]).layers
+            whole += 1
+            assert record.layer is not None
+            for name, tensor in expected.layer.state_dict().items():
+                assert torch.equal(record.layer.state_dict()[name], tensor)
+    assert 1 <= whole <= 2, "only what follows the graph and the version may be missing"
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 64, b"PK\x03\x04 a zip", b"\x80\x04\x95 a pickle", b"GIF89a" * 9])
@@ -91,7 +89,7 @@ def test_a_file_over_the_limit_is_not_read(tmp_path):
     for source in (content, path, gru_file()):
         assert from_onnx(source, max_bytes=2 * len(content)).refusal is None
         assert_refused(
-            lambda source=source: from_onnx(source, max_bytes=100),
+            partial(from_onnx, source, max_bytes=100),
             FileError,
             "must hold at most max_bytes = 100; it holds",
         )
@@ -180,7 +178,7 @@ def test_a_node_that_is_no_layer_says_why(attributes, sentence):
 
 def test_activations_that_differ_between_directions_are_refused():
     weights = {"W": torch.ones(2, H, I), "R": torch.ones(2, H, H)}
-    told = {"direction": "bidirectional", "activations": ["Tanh", "Relu"]}
+    told: Any = {"direction": "bidirectional", "activations": ["Tanh", "Relu"]}
     read = from_onnx(node_file("RNN", weights, {"X": torch.zeros(1, 1, I)}, **told))
     assert "must be the same in both directions" in str(read.refusal)
 
@@ -285,7 +283,7 @@ def test_weights_of_the_wrong_dtype_or_shape_are_refused(as_users_run_it):
 
 
 @pytest.fixture
-def beside(tmp_path) -> Path:
+def beside(tmp_path: Path) -> Path:
     """A model whose tensors lie beside it."""
     folder = tmp_path / "models"
     folder.mkdir()
@@ -317,7 +315,7 @@ def test_tensors_beside_the_model_are_read(beside):
 def test_they_count_against_the_limit(beside):
     weights = {"W": torch.ones(1, H, 500), "R": torch.ones(1, H, H)}
     proto = node_file("RNN", weights, {"X": torch.zeros(1, 1, 500)})
-    options = {"save_as_external_data": True, "location": "large.bin", "size_threshold": 0}
+    options: Any = {"save_as_external_data": True, "location": "large.bin", "size_threshold": 0}
     onnx.save_model(proto, beside, **options)
     size = beside.stat().st_size
     assert size < 4 * H * 500
@@ -355,4 +353,5 @@ def test_what_lies_beside_must_be_there_and_long_enough(beside):
         ({"location": "gone.bin"}, "lies in 'gone.bin', which is not there"),
     ]:
         beside.write_bytes(original)
-        assert_refused(lambda changes=changes: from_onnx(told(beside, **changes)), FileError, sentence)
+        told(beside, **changes)
+        assert_refused(lambda: from_onnx(beside), FileError, sentence)

@@ -1,5 +1,6 @@
 """The weights of ONNX's nodes: to layers and back to the bit, and ONNX's own evaluator runs what the layers run."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,9 +19,9 @@ from tidegate.errors import InputTypeError, InputValueError
 
 LAYERS: dict[str, Any] = {
     "gru": tg.GRU,
-    "gru-reset-before": lambda *sizes, **options: tg.GRU(*sizes, reset="before", **options),
+    "gru-reset-before": partial(tg.GRU, reset="before"),
     "rnn": tg.RNN,
-    "rnn-relu": lambda *sizes, **options: tg.RNN(*sizes, nonlinearity="relu", **options),
+    "rnn-relu": partial(tg.RNN, nonlinearity="relu"),
     "torch-gru": nn.GRU,
     "torch-rnn": nn.RNN,
 }
@@ -127,7 +128,7 @@ def gru_node(**changed: Any) -> OnnxNode:
 @pytest.mark.parametrize(
     ("nodes", "error", "sentence"),
     [
-        (lambda: [], InputValueError, "^nodes must hold at least one node; got none"),
+        (list, InputValueError, "^nodes must hold at least one node; got none"),
         (lambda: gru_node(operator="LSTM"), InputValueError, '^operator must be "GRU" or "RNN"; got \'LSTM\''),
         (lambda: gru_node(direction="up"), InputValueError, "^direction must be one of \"forward\", .*; got 'up'"),
         (lambda: gru_node(activation="sine"), InputValueError, "^activation must be one of"),

@@ -34,7 +34,7 @@ _OPSETS = range(18, 24)
 _OPSET = 20
 
 #: How torch's exporter says which operator it does not know, and torch.export which axis cannot vary.
-_NO_TRANSLATION = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)', overload='(\w+)'\)>")
+_NO_TRANSLATION = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)'")
 _FIXED_AXIS = re.compile(
     r"L\['(positional|named)'\]\[(\d+|'\w+')\]\.size\(\)\[(\d+)\] as dynamic but your code specialized .* \((\d+)\)"
 )
@@ -368,13 +368,13 @@ def _unknown(program: Any, error: BaseException) -> str:
     found = _NO_TRANSLATION.search(str(error))
     if found is None:
         return _sentence(error)
-    name = f"{found[1]}.{found[2]}"
-    for node in program.run_decompositions().graph.nodes:
-        if node.op == "call_function" and str(node.target) == name:
+    name = found[1].rpartition(".")[2]  # the operator may be what torch takes the module's own call apart into
+    for node in program.graph.nodes:
+        if node.op == "call_function" and name in str(node.target):
             paths = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
             module = paths[-1].removeprefix("model").removeprefix(".") if paths else ""
-            return f"module {module!r} calls {name}, which torch's exporter has no translation for"
-    return f"it calls {name}, which torch's exporter has no translation for"
+            return f"module {module!r} calls {node.target}, which torch's exporter has no translation for"
+    return f"it calls {found[1]}, which torch's exporter has no translation for"
 
 
 def _fixed(given: _Given, error: BaseException) -> str:

@@ -99,7 +99,7 @@ class File:
 
     def _beside(self, proto: Any, what: str, size: int) -> bytes:
         """The bytes of a tensor that lies in another file of the same folder, or below it."""
-        told = {entry.key: entry.value for entry in proto.external_data}
+        told: dict[str, str] = {entry.key: entry.value for entry in proto.external_data}
         if self._folder is None:
             raise FileError(
                 f"{what} lies in another file, {told.get('location')!r}; give the path of the model instead"

@@ -365,7 +365,9 @@ def _unsqueeze(x: Tensor, axes_given: Tensor | None = None, *, axes: list[int] |
 
 @_operator("Expand", since=8)
 def _expand(x: Tensor, shape: Tensor) -> Tensor:
-    return torch.broadcast_tensors(x, x.new_empty(()).expand(tuple(_numbers(shape))))[0]
+    like = x.new_empty(()).expand(tuple(_numbers(shape)))
+    expanded: Tensor = torch.broadcast_tensors(x, like)[0]  # type: ignore[no-untyped-call]
+    return expanded
 
 
 @_operator("Tile")
