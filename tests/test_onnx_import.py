@@ -133,7 +133,7 @@ def test_every_case_of_the_other_operators_passes_or_is_refused_by_name(cases):
                 passed[operator] += 1
     assert set(passed) == set(OPERATORS), "an operator without a case of its own that passes"
     assert passed.total() >= 425
-    # dtypes that torch does not have (float8, int4, unsigned ones), operators in training, sets without a number
+    # dtypes that torch does not have (float8, int4, unsigned ones), operators in training, maxima of nothing
     assert set(refused) <= {
         "Add", "BatchNormalization", "Cast", "CastLike", "Constant", "Div", "Dropout", "Equal", "Greater",
         "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Max", "Min", "Mul", "Pow", "ReduceMax", "ReduceMin", "Sub",
