@@ -41,7 +41,9 @@ def test_there_are_as_many_inputs_as_we_say(kind):
 
 
 @pytest.mark.parametrize(
-    "check", [pytest.param(one, marks=[pytest.mark.slow] * (one in SLOW)) for one in CHECKS], ids=lambda one: one.__name__
+    "check",
+    [pytest.param(one, marks=[pytest.mark.slow] * (one in SLOW)) for one in CHECKS],
+    ids=lambda one: one.__name__,
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_pytorchs_inputs_pass(check, kind):
@@ -83,7 +85,9 @@ def test_a_cell_and_a_layer_are_made_on_the_device_and_in_the_dtype_asked_for():
 
 def test_refusals_are_sentences_on_devices_without_autocast_too():
     layer = tg.GRU(3, 4, device="meta")
-    assert_refused(lambda: layer(torch.zeros(2, 1, 3, device="meta", dtype=torch.float64)), TypeError, "^input must have")
+    assert_refused(
+        lambda: layer(torch.zeros(2, 1, 3, device="meta", dtype=torch.float64)), TypeError, "^input must have"
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -107,7 +111,9 @@ def test_every_input_compiles_as_one_graph():
 @pytest.mark.slow
 def test_every_layer_is_exported_with_a_dynamic_time_axis_on_either_backend():
     told = "48 passed; 48 skipped: torch.export takes no PackedSequence as an input; 5 skipped: a cell has no time axis"
-    assert in_another_process("exported") == [f"exported ({name}): 101 inputs, {told}" for name in ("auto", "reference")]
+    assert in_another_process("exported") == [
+        f"exported ({name}): 101 inputs, {told}" for name in ("auto", "reference")
+    ]
 
 
 def test_a_time_axis_of_any_length_is_exported_and_compiled():

@@ -20,10 +20,14 @@ __all__ = [
     "FLAX",
     "KERAS",
     "NOTES",
+    "ONNX_GRU",
+    "ONNX_RNN",
+    "ONNX_UPDATE_ONLY",
     "TORCH",
     "TORCH_DENSE",
     "TORCH_GRU",
     "TORCH_GRU_BEFORE",
+    "TORCH_GRU_LAYER_NORM",
     "TORCH_RNN",
     "TORCH_UPDATE_ONLY",
     "Block",
@@ -89,15 +93,15 @@ class Convention:
     update_keeps: bool
     #: What the reset gate multiplies: the product with the past ("after" it), or the past ("before"); None without one.
     reset: Literal["after", "before"] | None = None
-    #: The arrays of one layer and direction in the framework's own order; torch's, and gains, if not given.
+    #: The arrays of one layer and direction in the framework's own order; torch's four if not given.
     arrays: tuple[Stored, ...] = ()
     #: The framework has no such layer without biases.
     needs_bias: bool = False
 
     def __post_init__(self) -> None:
         if not self.arrays:
-            torchs = tuple(Stored(name, (name,), self.blocks) for name in _FIELDS)
-            object.__setattr__(self, "arrays", torchs)
+            four = tuple(Stored(name, (name,), self.blocks) for name in _FOUR)
+            object.__setattr__(self, "arrays", four)
 
     def rows(self, block: Block, hidden_size: int) -> slice:
         """The rows of `block` in a packed weight or bias."""
@@ -131,7 +135,7 @@ class Framework:
 
 
 _FIELDS: tuple[Field, ...] = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "gain_ih", "gain_hh")
-_BIASES, _GAINS = _FIELDS[2:4], _FIELDS[4:]
+_FOUR, _BIASES, _GAINS = _FIELDS[:4], _FIELDS[2:4], _FIELDS[4:]
 _TANH = {"tanh": "tanh"}
 _ANY = {name: name for name in ("tanh", "relu", "sigmoid", "identity")}
 
@@ -139,8 +143,11 @@ _ANY = {name: name for name in ("tanh", "relu", "sigmoid", "identity")}
 # torch: r, z, n; rows are units; two biases for everything
 
 TORCH_GRU = Convention(blocks=("reset", "update", "candidate"), update_keeps=True, reset="after")
-#: torch.nn has neither of the next two: this is its GRU with another equation, and that without the reset rows.
+#: torch.nn has none of the next three: this is its GRU with another equation,
 TORCH_GRU_BEFORE = replace(TORCH_GRU, reset="before")
+#: and that with gains for its products.
+TORCH_GRU_LAYER_NORM = replace(TORCH_GRU, arrays=tuple(Stored(name, (name,), TORCH_GRU.blocks) for name in _FIELDS))
+#: and that without the reset rows.
 TORCH_UPDATE_ONLY = Convention(blocks=("update", "candidate"), update_keeps=True)
 TORCH_RNN = Convention(blocks=("candidate",), update_keeps=False)
 TORCH_DENSE = Convention(blocks=("candidate",), update_keeps=False)
@@ -373,6 +380,13 @@ def _sum(bias_ih: Tensor | None, bias_hh: Tensor | None) -> Tensor | None:
         return bias_ih if bias_hh is None else bias_hh
     # not a sum where there is nothing to add: -0.0 + 0.0 is 0.0
     return torch.where(bias_hh == 0, bias_ih, bias_ih + bias_hh)
+
+
+#: ONNX's GRU node, whichever way `linear_before_reset` is set: `z`, `r`, `h`, with `h(t) = (1-z)*h + z*h(t-1)`.
+ONNX_GRU = Convention(blocks=("update", "reset", "candidate"), update_keeps=True)
+ONNX_RNN = Convention(blocks=("candidate",), update_keeps=False)
+#: ONNX has no update-only GRU; this is its GRU without the reset rows, as Tidegate's own function in a file takes them.
+ONNX_UPDATE_ONLY = Convention(blocks=("update", "candidate"), update_keeps=True)
 
 
 def unpack(convention: Convention, packed: PackedWeights) -> Weights:

@@ -35,7 +35,7 @@ SYSTEMS: dict[str, System] = {
     "update-only": System(equations.update_only, conventions.TORCH_UPDATE_ONLY),
     "gru": System(equations.gru, conventions.TORCH_GRU),
     "gru-reset-before": System(equations.gru_reset_before, conventions.TORCH_GRU_BEFORE),
-    "gru-layer-norm": System(equations.gru_layer_norm, conventions.TORCH_GRU),
+    "gru-layer-norm": System(equations.gru_layer_norm, conventions.TORCH_GRU_LAYER_NORM),
 }
 
 

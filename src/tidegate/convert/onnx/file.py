@@ -1,0 +1,254 @@
+"""An ONNX file, read and checked: its size, its graph's order, its tensors. Nothing in it is run."""
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tidegate.errors import FileError, FileMissingError, InputTypeError, InputValueError
+from tidegate.extras import require
+
+__all__ = ["DTYPES", "MOST_BYTES", "File", "Source", "attribute", "label", "read_file"]
+
+#: What `max_bytes` is unless said otherwise: 1 GiB.
+MOST_BYTES = 2**30
+#: The newest version of ONNX's operators whose meaning this importer was written for.
+NEWEST_OPSET = 28
+
+Source = str | Path | bytes | Any
+
+#: ONNX's numbers for the dtypes that torch has too.
+DTYPES: dict[int, torch.dtype] = {
+    1: torch.float32,
+    2: torch.uint8,
+    3: torch.int8,
+    5: torch.int16,
+    6: torch.int32,
+    7: torch.int64,
+    9: torch.bool,
+    10: torch.float16,
+    11: torch.float64,
+    16: torch.bfloat16,
+}
+#: The typed field of a tensor where its numbers lie if they are not raw; `int32_data` for all others.
+_FIELDS = {torch.float32: "float_data", torch.float64: "double_data", torch.int64: "int64_data"}
+#: Of these the typed field holds the bits, not the number.
+_HALVES = (torch.float16, torch.bfloat16)
+
+
+class File:
+    """An ONNX model, and how to read its tensors: those beside it too, from its own folder alone."""
+
+    def __init__(self, proto: Any, name: str, folder: Path | None, room: int) -> None:
+        self.proto, self.name, self._folder, self._room = proto, name, folder, room
+        self._max_bytes = room
+
+    @property
+    def opset(self) -> int:
+        """The version of ONNX's own operators."""
+        return next(int(one.version) for one in self.proto.opset_import if one.domain in ("", "ai.onnx"))
+
+    def metadata(self) -> dict[str, str]:
+        """What the file says of itself."""
+        return {entry.key: entry.value for entry in self.proto.metadata_props}
+
+    def spend(self, size: int, what: str) -> None:
+        """Count what is held in memory against the limit."""
+        self._room -= size
+        if self._room < 0:
+            raise FileError(f"{self.name} must take at most max_bytes = {self._max_bytes}; {what} goes beyond it")
+
+    def tensor(self, proto: Any) -> Tensor:
+        """A tensor of the file, with its own memory."""
+        what = f"tensor {proto.name!r} of {self.name}"
+        if proto.data_type not in DTYPES:
+            names = require("onnx", "onnx").TensorProto.DataType.Name
+            kind = names(proto.data_type) if proto.data_type in range(27) else proto.data_type
+            raise FileError(f"{what} must hold numbers of a dtype that torch has; it holds {kind}")
+        dtype = DTYPES[proto.data_type]
+        if any(size < 0 for size in proto.dims):
+            raise FileError(f"{what} must have sizes of at least 0; it has {list(proto.dims)}")
+        count, width = math.prod(proto.dims), dtype.itemsize
+        self.spend(count * width, what)
+        if proto.data_location == proto.EXTERNAL:
+            raw = self._beside(proto, what, count * width)
+        elif proto.HasField("raw_data"):
+            raw = bytes(proto.raw_data)
+        else:
+            return self._typed(getattr(proto, _FIELDS.get(dtype, "int32_data")), dtype, count, what).reshape(
+                tuple(proto.dims)
+            )
+        if len(raw) != count * width:
+            raise FileError(f"{what} must hold {count * width} bytes for {list(proto.dims)}; it holds {len(raw)}")
+        if not count:
+            return torch.empty(tuple(proto.dims), dtype=dtype)
+        swapped = torch.frombuffer(bytearray(raw), dtype=torch.uint8)
+        if sys.byteorder == "big":
+            swapped = swapped.reshape(-1, width).flip(1).flatten()
+        return swapped.view(dtype).reshape(tuple(proto.dims))
+
+    def _typed(self, field: Any, dtype: torch.dtype, count: int, what: str) -> Tensor:
+        if len(field) != count:
+            raise FileError(f"{what} must hold {count} numbers; it holds {len(field)}")
+        if dtype in _HALVES:
+            return torch.tensor(list(field), dtype=torch.int32).to(torch.int16).view(dtype)
+        return torch.tensor(list(field), dtype=dtype)
+
+    def _beside(self, proto: Any, what: str, size: int) -> bytes:
+        """The bytes of a tensor that lies in another file of the same folder, or below it."""
+        told: dict[str, str] = {entry.key: entry.value for entry in proto.external_data}
+        if self._folder is None:
+            raise FileError(
+                f"{what} lies in another file, {told.get('location')!r}; give the path of the model instead"
+            )
+        location = told.get("location", "")
+        folder = self._folder.resolve()
+        path = (folder / location).resolve()
+        if not location or not path.is_relative_to(folder) or Path(location).is_absolute():
+            raise FileError(f"{what} must lie in the folder of the model or below; it is said to lie in {location!r}")
+        if not path.is_file():
+            raise FileMissingError(f"{what} lies in {location!r}, which is not there")
+        offset, length = (
+            _whole(told.get(key, default), what) for key, default in (("offset", "0"), ("length", str(size)))
+        )
+        if length != size or offset + length > path.stat().st_size:
+            there = path.stat().st_size
+            raise FileError(
+                f"{what} must be {size} bytes at {offset} in {location!r}; told are {length}, there {there}"
+            )
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(length)
+
+
+def _whole(text: str, what: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise FileError(f"{what} must be said to lie at a whole number of bytes; got {text!r}")
+    return int(text)
+
+
+def read_file(source: Source, max_bytes: int) -> File:
+    """The model at a path, in bytes, or already read, if it is whole and its graph is in order."""
+    onnx = require("onnx", "onnx")
+    if type(max_bytes) is not int or max_bytes < 1:
+        raise InputValueError(f"max_bytes must be an int of at least 1; got {max_bytes!r}")
+    folder: Path | None = None
+    if isinstance(source, onnx.ModelProto):
+        name, proto, size = "the model", source, source.ByteSize()
+        if size > max_bytes:
+            raise FileError(f"{name} must hold at most max_bytes = {max_bytes}; it holds {size}")
+        return _checked(File(proto, name, None, max_bytes))
+    if isinstance(source, bytes | bytearray | memoryview):
+        name, content = "the file", bytes(source)
+        if len(content) > max_bytes:
+            raise FileError(f"{name} must hold at most max_bytes = {max_bytes}; it holds {len(content)}")
+    elif isinstance(source, str | Path):
+        path = Path(source)
+        name, folder, content = repr(str(path)), path.parent, _content(path, max_bytes)
+    else:
+        raise InputTypeError(f"source must be a path, bytes or an onnx.ModelProto; got {type(source).__name__}")
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(content)
+    except require("google.protobuf.message", "onnx").DecodeError as error:
+        raise FileError(f"{name} is truncated or not an ONNX file") from error
+    return _checked(File(proto, name, folder, max_bytes))
+
+
+def _content(path: Path, max_bytes: int) -> bytes:
+    try:
+        if not path.exists():
+            raise FileMissingError(f"there is no file {str(path)!r}")
+        if not path.is_file():
+            raise FileError(f"{str(path)!r} must be a file")
+        size = path.stat().st_size
+        if size > max_bytes:
+            raise FileError(f"{str(path)!r} must hold at most max_bytes = {max_bytes}; it holds {size}")
+        with path.open("rb") as file:
+            return file.read(max_bytes + 1)
+    except OSError as error:
+        if isinstance(error, FileError):
+            raise
+        raise FileError(f"{str(path)!r} cannot be read: {error.strerror}") from error
+
+
+def _checked(file: File) -> File:
+    """The file, if it says what it must and every node comes after what it reads."""
+    proto, graph = file.proto, file.proto.graph
+    if not proto.ir_version or not graph.output:
+        raise FileError(f"{file.name} is truncated or not an ONNX file: it has no graph with outputs")
+    if sum(one.domain in ("", "ai.onnx") for one in proto.opset_import) != 1:
+        raise FileError(f"{file.name} is truncated: it must say once which version of ONNX's operators it uses")
+    if not 1 <= file.opset <= NEWEST_OPSET:
+        raise FileError(f"{file.name} must use ONNX's operators of version 1 to {NEWEST_OPSET}; got {file.opset}")
+    if graph.sparse_initializer:
+        raise FileError(f"{file.name} must hold its tensors whole; it holds sparse ones")
+    _check_order(file)
+    return file
+
+
+def _check_order(file: File) -> None:
+    graph = file.proto.graph
+    known = {"", *(value.name for value in graph.input), *(tensor.name for tensor in graph.initializer)}
+    made_by: dict[str, str] = {}
+    for number, node in enumerate(graph.node):
+        for output in node.output:
+            if output and (output in made_by or output in known):
+                raise FileError(
+                    f"{file.name} must make every value once; {output!r} is made anew by {label(node, number)}"
+                )
+            made_by[output] = label(node, number)
+    for number, node in enumerate(graph.node):
+        for needed in node.input:  # what a subgraph reads is not looked at: a node that has one is refused
+            if needed in known:
+                continue
+            if needed in made_by:
+                later = made_by[needed]
+                raise FileError(
+                    f"{file.name} has a graph that is circular or out of order: {label(node, number)} reads {needed!r},"
+                    f" which {later} makes after it"
+                )
+            raise FileError(f"{label(node, number)} of {file.name} reads {needed!r}, which nothing makes")
+        known |= set(node.output)
+    for value in graph.output:
+        if value.name not in known or not value.name:
+            raise FileError(f"{file.name} must make its output {value.name!r}; nothing does")
+
+
+def label(node: Any, number: int) -> str:
+    """A node in a sentence."""
+    return f"node {node.name or number!r} ({node.op_type})"
+
+
+def attribute(file: File, node: Any, entry: Any) -> Any:  # noqa: PLR0911 - one a type
+    """The value of an attribute; graphs, sparse tensors and types have none that is used here."""
+    kinds = require("onnx", "onnx").AttributeProto
+    match entry.type:
+        case kinds.INT:
+            return int(entry.i)
+        case kinds.FLOAT:
+            return float(entry.f)
+        case kinds.STRING:
+            return _text(file, node, entry, entry.s)
+        case kinds.TENSOR:
+            return file.tensor(entry.t)
+        case kinds.INTS:
+            return [int(one) for one in entry.ints]
+        case kinds.FLOATS:
+            return [float(one) for one in entry.floats]
+        case kinds.STRINGS:
+            return [_text(file, node, entry, one) for one in entry.strings]
+    kind = kinds.AttributeType.Name(entry.type).lower() if entry.type in range(15) else entry.type
+    raise InputValueError(
+        f"attribute {entry.name!r} of a {node.op_type} node must be numbers, text or a tensor; got {kind}"
+    )
+
+
+def _text(file: File, node: Any, entry: Any, content: bytes) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise FileError(f"attribute {entry.name!r} of a {node.op_type} node of {file.name} must be text") from error
