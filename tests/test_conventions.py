@@ -43,6 +43,7 @@ def draw(
     past: bool = True,
     bias_ih: bool = True,
     bias_hh: bool = True,
+    gains: bool = False,
 ) -> PackedWeights:
     """Weights with zeros of both signs, infinities and the smallest numbers among them."""
     rows = len(convention.blocks) * size
@@ -56,6 +57,8 @@ def draw(
         weight(rows, size) if past else None,
         weight(rows) if bias_ih else None,
         weight(rows) if bias_hh and past else None,
+        weight(rows) if gains else None,
+        weight(rows) if gains and past else None,
     )
 
 
@@ -63,7 +66,7 @@ def draw(
 @given(data=st.data())
 def test_what_was_unpacked_packs_to_the_same_bits(convention, data):
     size, inputs = (data.draw(st.integers(1, 8), label=axis) for axis in "HI")
-    flags = {name: data.draw(st.booleans(), label=name) for name in ("past", "bias_ih", "bias_hh")}
+    flags = {name: data.draw(st.booleans(), label=name) for name in ("past", "bias_ih", "bias_hh", "gains")}
     packed = draw(convention, size, inputs, **flags)
     assert_same(pack(convention, unpack(convention, packed))._asdict(), packed._asdict(), exact=True)
 
@@ -93,14 +96,15 @@ def test_what_was_packed_unpacks_to_the_same_bits(other):
 
 
 def test_torchs_gru_is_reset_then_one_minus_update_then_candidate():
-    packed = draw(TORCH_GRU)
+    packed = draw(TORCH_GRU, gains=True)
     weights = unpack(TORCH_GRU, packed)
     assert weights.reset is not None
     assert weights.update is not None
     for field in PackedWeights._fields[:4]:  # this layer has no gains
         stored = getattr(packed, field)
         got = {block: getattr(getattr(weights, block), field) for block in ("reset", "update", "candidate")}
-        expected = {"reset": stored[:H], "update": -stored[H : 2 * H], "candidate": stored[2 * H :]}
+        sign = 1 if field.startswith("gain") else -1  # what is normalised turns its sign with the weights
+        expected = {"reset": stored[:H], "update": sign * stored[H : 2 * H], "candidate": stored[2 * H :]}
         assert_same(got, expected, exact=True)
 
 

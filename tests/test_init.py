@@ -246,10 +246,10 @@ def test_a_linear_rnn_with_orthogonal_weights_keeps_its_length_for_any_number_of
 
 
 def test_a_generator_makes_orthogonal_weights_reproducible():
-    first, same, other = (
-        tg.init.orthogonal_(tg.GRU(I, H), generator=torch.Generator().manual_seed(seed)).weight_hh_l0
-        for seed in (1, 1, 2)
-    )
+    modules: list[Any] = [tg.GRU(I, H) for _ in range(3)]
+    for module, seed in zip(modules, (1, 1, 2), strict=True):
+        tg.init.orthogonal_(module, generator=torch.Generator().manual_seed(seed))
+    first, same, other = (module.weight_hh_l0 for module in modules)
     assert first.equal(same)
     assert not first.equal(other)
 

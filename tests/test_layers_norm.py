@@ -2,6 +2,7 @@
 # mypy: allow-untyped-calls
 
 import copy
+from functools import partial
 from typing import Any
 
 import pytest
@@ -68,7 +69,7 @@ def test_its_parameters_have_documented_names_and_start_as_torchs_with_gains_of_
     torch.manual_seed(0)
     plain = nn.GRU(I, H, 2, bidirectional=True)
     torch.manual_seed(0)
-    gru = tg.GRU(I, H, 2, bidirectional=True, layer_norm=True)
+    gru: Any = tg.GRU(I, H, 2, bidirectional=True, layer_norm=True)
     held = gru.state_dict()
     gains = {name: value for name, value in held.items() if name.startswith("gain")}
     ways = [f"l{depth}{way}" for depth in range(2) for way in ("", "_reverse")]
@@ -86,7 +87,7 @@ def test_its_parameters_have_documented_names_and_start_as_torchs_with_gains_of_
 
 def test_a_stack_a_cell_and_a_stream_are_one():
     gru, x = layer(), sequences()
-    cell = tg.GRUCell(I, H, layer_norm=True, dtype=torch.float64)
+    cell: Any = tg.GRUCell(I, H, layer_norm=True, dtype=torch.float64)
     cell.load_state_dict({name.removesuffix("_l0"): value for name, value in gru.state_dict().items()})
     stream, h = tg.Stream(gru), torch.zeros(B, H, dtype=torch.float64)
     for x_t, y_t in zip(x, gru(x)[0], strict=True):
@@ -135,5 +136,5 @@ def test_the_kernels_say_that_they_do_not_have_it():
 def test_what_does_not_go_with_it_is_refused(make):
     for reset in ("before", None):
         sentence = rf'^layer_norm must be False unless reset is "after"; got True with reset={reset!r}$'
-        assert_refused(lambda reset=reset: make(I, H, reset=reset, layer_norm=True), InputValueError, sentence)
+        assert_refused(partial(make, I, H, reset=reset, layer_norm=True), InputValueError, sentence)
     assert_refused(lambda: make(I, H, layer_norm=1), InputTypeError, r"^layer_norm must be a bool; got int$")

@@ -101,7 +101,8 @@ def test_a_masked_step_that_begins_a_piece_holds_the_initial_state():
 
 
 def test_a_learned_initial_state_gets_the_gradient_of_every_piece():
-    module, x = tg.GRU(I, H, learn_h_0=True, dtype=torch.float64), sequences()
+    module: Any = tg.GRU(I, H, learn_h_0=True, dtype=torch.float64)
+    x = sequences()
     torch.nn.init.normal_(module.h_0)
     reset_at = torch.zeros(T, B, dtype=torch.bool)
     reset_at[[3, 7]] = True

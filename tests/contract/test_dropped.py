@@ -92,7 +92,8 @@ def test_values_and_every_gradient_are_those_of_the_formulas(case, which, dtype,
     m, c, s = CHOICES[which](*drawn)
 
     def dropped(leaves: Inputs) -> Dropped:
-        return Dropped(*(None if one is None else one.to(leaves.x) for one in (m, c)), write=s)
+        state, candidate = (None if one is None else one.to(leaves.x) for one in (m, c))
+        return Dropped(state, candidate, s)
 
     def formulas(leaves: Inputs) -> Outputs:
         mask, each = (torch.ones_like(one) if given is None else one for one, given in zip(drawn, (m, c), strict=True))

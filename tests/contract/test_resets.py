@@ -12,6 +12,7 @@ from tests.contract.cases import SMALL, SYSTEMS, Inputs, Size, draw, forward, pl
 from tests.contract.common import FLOAT32, FLOAT64, Outputs, both_dtypes, both_ways, every_backend, every_system
 from tests.contract.compare import assert_same
 from tidegate.equations import Pinned
+from tidegate.ops import cpu
 
 NAMES = ("hidden", "update", "reset", "candidate")
 
@@ -29,7 +30,7 @@ def in_pieces(
             if not pieces or resets[t, row]:
                 pieces.append([])
             pieces[-1].append(t)
-        parts = {}
+        parts: dict[int, list[Tensor]] = {}
         for piece in pieces:
             steps = sorted(piece)
             options: dict[str, Any] = {"reverse": reverse}
@@ -142,17 +143,20 @@ def test_any_size_and_any_resets_are_those_of_the_equations(case, backend, dtype
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_the_kernels_run_the_pieces_themselves(dtype, monkeypatch):
     """Many pieces of any lengths take few calls, and no step of reference."""
-    from tidegate.ops import cpu  # noqa: PLC0415
+    shapes: list[tuple[int, ...]] = []
+    recurrence = cpu.operators.recurrence
 
-    calls: list[tuple[int, ...]] = []
-    recurrence = cpu.recurrence
-    monkeypatch.setattr(cpu, "recurrence", lambda *given: calls.append(tuple(given[1].shape)) or recurrence(*given))
+    def watched(*given: Any) -> Any:
+        shapes.append(tuple(given[1].shape))
+        return recurrence(*given)
+
+    monkeypatch.setattr(cpu, "recurrence", watched)
     inputs = draw(next(case for case in SYSTEMS if case.name == "gru"), Size(64, 5, 3, 7)).map(
         lambda one: one.to(dtype)
     )
     resets = torch.rand(64, 5) < 0.2
     forward(inputs, "cpu", resets=resets)
-    assert 1 < len(calls) <= 7
+    assert 1 < len(shapes) <= 7
     pieces = int((resets | (torch.arange(64) == 0).unsqueeze(-1)).sum())
-    assert sum(shape[1] for shape in calls) == pieces
-    assert sum(shape[0] * shape[1] for shape in calls) < 2 * 64 * 5
+    assert sum(shape[1] for shape in shapes) == pieces
+    assert sum(shape[0] * shape[1] for shape in shapes) < 2 * 64 * 5

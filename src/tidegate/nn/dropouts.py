@@ -13,6 +13,7 @@ the way back meets the same numbers, with `recompute` too.
 
 from dataclasses import dataclass, fields
 from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,7 +46,7 @@ class Dropouts:
     weight: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, p in self.chosen(every=True).items():
+        for name, p in self._given().items():
             if isinstance(p, bool) or not isinstance(p, Real):
                 raise InputTypeError(f"recurrent_dropout {name} must be a number; got {type(p).__name__}")
             if not 0 <= float(p) < 1:
@@ -54,10 +55,12 @@ class Dropouts:
     def __repr__(self) -> str:
         return f"Dropouts({', '.join(f'{name}={p}' for name, p in self.chosen().items())})"
 
-    def chosen(self, *, every: bool = False) -> dict[str, float]:
+    def chosen(self) -> dict[str, float]:
         """The probabilities by name, those that are not 0."""
-        found = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: p for name, p in found.items() if every or p != 0}
+        return {name: p for name, p in self._given().items() if p != 0}
+
+    def _given(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 def read_dropouts(recurrent_dropout: object) -> Dropouts:

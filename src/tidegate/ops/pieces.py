@@ -54,7 +54,7 @@ def _batches(call: Call) -> Iterator[tuple[Tensor, Tensor]]:
     end = torch.cat([first[1:], first.new_tensor([steps * batch])])
     lengths = end - first
     kinds = torch.log2(lengths.double()).ceil()
-    for kind in kinds.unique():
+    for kind in torch.unique(kinds):
         some = (kinds == kind).nonzero().squeeze(-1)
         own, size = lengths[some], int(lengths[some].max())
         within = torch.arange(size, device=first.device).unsqueeze(-1)
