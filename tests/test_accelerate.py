@@ -359,9 +359,9 @@ def test_training_and_evaluation_and_moves_work_on():
 
 
 def test_a_shared_layer_is_changed_once_and_told_with_all_its_names():
-    model = nn.ModuleDict({"encoder": nn.ModuleDict({"layer": nn.GRU(I, H)})})
-    model["again"] = model["encoder"]["layer"]
-    model["whole"] = model["encoder"]  # type: ignore[index, unused-ignore]
+    layer = nn.GRU(I, H)
+    encoder = nn.ModuleDict({"layer": layer})
+    model = nn.ModuleDict({"encoder": encoder, "again": layer, "whole": encoder})
     (only,) = tg.accelerate(model).changed
     assert (only.name, only.others) == ("encoder.layer", ("again",))
     assert str(only).startswith("encoder.layer, also again: GRU 3 to 6: runs on cpu (")
