@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from tidegate import ops
+from tidegate.equations import FREE
 from tidegate.nn.inputs import Sequences, read_inputs
 from tidegate.nn.spec import Spec, describe
 from tidegate.ops.call import Call, Steps
@@ -99,7 +100,7 @@ def _calls(spec: Spec, sequences: Sequences, depth: int, x: Tensor, pins: tuple[
             weights=weights,
             activation=spec.activation,
             mask=sequences.mask,
-            pins=resolve(pins, shape, x, layer=depth, reverse=bool(way)),
+            pins=resolve(pins, shape, x, layer=depth, reverse=bool(way)) if pins else FREE,
             reverse=bool(way),
             gates=gates,
             recompute=spec.recompute,
