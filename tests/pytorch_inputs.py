@@ -328,6 +328,8 @@ def accelerated(case: Case) -> None:
 
 def compiled(case: Case) -> None:
     """`torch.compile` takes the module as one graph."""
+    if case.packed:
+        raise Skipped("torch.compile does not look into pad_packed_sequence")
     torch._dynamo.reset()
     run = torch.compile(case.ours, fullgraph=True, backend="aot_eager")
     arguments, leaves = case.leaves()
