@@ -6,6 +6,7 @@ of `torch.backends`: it is imported where they are asked for.
 """
 
 import copy
+import importlib
 import pickle
 import sys
 from collections import Counter
@@ -72,7 +73,7 @@ class Case:
 @cache
 def module_infos() -> dict[str, Any]:
     """PyTorch's records of the four modules."""
-    from torch.testing._internal.common_modules import module_db
+    module_db = importlib.import_module("torch.testing._internal.common_modules").module_db
 
     return {name: next(info for info in module_db if info.module_cls is theirs) for name, (theirs, _) in KINDS.items()}
 
@@ -204,8 +205,8 @@ def numeric_second_gradients(case: Case) -> None:
 def determinism(case: Case) -> None:
     """The same twice, to the bit."""
     arguments, leaves = case.leaves()
-    runs = [flat(case.ours(*arguments)) + gradients(case.ours, arguments, leaves) for _ in range(2)]
-    same(*runs, 0)
+    first, second = (flat(case.ours(*arguments)) + gradients(case.ours, arguments, leaves) for _ in range(2))
+    same(first, second, 0)
 
 
 def non_contiguous(case: Case) -> None:
@@ -327,6 +328,8 @@ def accelerated(case: Case) -> None:
 
 def compiled(case: Case) -> None:
     """`torch.compile` takes the module as one graph."""
+    if case.packed:
+        raise Skipped("torch.compile does not look into pad_packed_sequence")
     torch._dynamo.reset()
     run = torch.compile(case.ours, fullgraph=True, backend="aot_eager")
     arguments, leaves = case.leaves()
@@ -373,14 +376,16 @@ CHECKS: dict[Check, tuple[torch.dtype, ...]] = {
 COMPILING: dict[Check, tuple[torch.dtype, ...]] = {compiled: (torch.float32,), exported: (torch.float32,)}
 
 
-#: Those that take seconds for each input; what they look at does not depend on `training` without dropout.
+#: Those that are run in training and in evaluation: without dropout, which no input has, little depends on it.
+IN_BOTH_MODES = {forward, backward}
+#: Those that take a second for each input.
 SLOW = {numeric_gradients, numeric_second_gradients, compiled, exported}
 
 
 def run(check: Check, kind: str, backend: str = "auto") -> Counter[str]:
     """How many inputs passed the check, and how many were skipped for which reason."""
     told: Counter[str] = Counter()
-    for dtype, training in product((CHECKS | COMPILING)[check], (False,) if check in SLOW else (False, True)):
+    for dtype, training in product((CHECKS | COMPILING)[check], (False, True) if check in IN_BOTH_MODES else (False,)):
         for case in cases(kind, dtype, training=training, backend=backend):
             try:
                 check(case)

@@ -4,7 +4,6 @@ What is checked is told in `tests/pytorch_inputs.py`, one function for each chec
 """
 
 import os
-import re
 import subprocess
 import sys
 from collections import Counter
@@ -15,7 +14,7 @@ import torch
 
 import tidegate as tg
 from tests import pytorch_inputs
-from tests.pytorch_inputs import CHECKS, KINDS, SLOW, cases, module_infos, refused, run
+from tests.pytorch_inputs import CHECKS, IN_BOTH_MODES, KINDS, SLOW, cases, module_infos, refused, run
 from tests.refusals import assert_refused
 
 pytest.importorskip("expecttest", reason="PyTorch's test inputs are read with expecttest, which is not installed")
@@ -29,7 +28,7 @@ SKIPS = {"vectorised": PACKED, "per_sample_gradients": PACKED, "forward_derivati
 
 def counted(check, kind: str) -> Counter[str]:
     """What a check says of all inputs, if none is skipped unsaid."""
-    modes = len(CHECKS[check]) * (1 if check in SLOW else 2)
+    modes = len(CHECKS[check]) * (2 if check in IN_BOTH_MODES else 1)
     skipped = INPUTS[kind] // 2 if check.__name__ in SKIPS and not kind.endswith("Cell") else 0
     return Counter(passed=(INPUTS[kind] - skipped) * modes) + Counter({SKIPS.get(check.__name__, ""): skipped * modes})
 
@@ -104,8 +103,10 @@ def in_another_process(*names: str, module: str = "tests.pytorch_inputs") -> lis
 
 @pytest.mark.slow
 def test_every_input_compiles_as_one_graph():
-    (line, _) = in_another_process("compiled")
-    assert line == "compiled (auto): 101 inputs, 101 passed"
+    told = "53 passed; 48 skipped: torch.compile does not look into pad_packed_sequence"
+    assert in_another_process("compiled") == [
+        f"compiled ({name}): 101 inputs, {told}" for name in ("auto", "reference")
+    ]
 
 
 @pytest.mark.slow
@@ -116,6 +117,7 @@ def test_every_layer_is_exported_with_a_dynamic_time_axis_on_either_backend():
     ]
 
 
+@pytest.mark.slow
 def test_a_time_axis_of_any_length_is_exported_and_compiled():
     lines = in_another_process(module="tests.exported_model")
     assert lines == [
@@ -126,5 +128,4 @@ def test_a_time_axis_of_any_length_is_exported_and_compiled():
         "autocast: scan",
         "any batch: tidegate.recurrence",
         "compiled by the default backend",
-    ]  # fmt: skip
-    assert not re.search("Error", "".join(lines))
+    ]

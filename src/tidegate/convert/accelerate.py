@@ -81,7 +81,7 @@ def restore(model: nn.Module) -> Changes:
             del vars(module)[name]
         for register, entries in added.items():
             for name in entries:
-                del vars(module)[register][name]
+                vars(module)[register].pop(name, None)  # a shallow copy, restored before, shares the register
     return Changes(tuple(changed), tuple(left))
 
 
@@ -104,9 +104,13 @@ def _reason_to_stay(module: Any, added: Added) -> str | None:
     for register, entries in added.items():
         now = vars(module)[register] if register else vars(module)
         for name, before in entries.items():
-            if name not in _HOW_IT_RUNS and now.get(name, before) is not before and now[name] != before:
+            if name not in _HOW_IT_RUNS and _differs(now.get(name, before), before):
                 return f"its {name} has been changed since, to what torch.nn's does not have"
     return None
+
+
+def _differs(now: object, before: object) -> bool:
+    return now is not before and (isinstance(now, Tensor) or now != before)
 
 
 def _choose(module: Any, added: Added, name: str, backend: str) -> ops.Choice:

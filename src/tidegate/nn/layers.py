@@ -76,7 +76,7 @@ class _Layers(Recurrent, torch.nn.RNNBase):
         own = ", recompute=True" if self.recompute else ""
         own += f", recurrent_dropout={self.recurrent_dropout}" if self.recurrent_dropout.chosen() else ""
         own += "" if self.backend == "auto" else f", backend={self.backend!r}"
-        return super().extra_repr() + ("" if self.h_0 is None else ", learn_h_0=True") + own
+        return super().extra_repr() + ("" if getattr(self, "h_0", None) is None else ", learn_h_0=True") + own
 
     def _finish(self, learn_h_0: bool, dropouts: Dropouts, recompute: bool, backend: str) -> None:
         """Set what both constructors share, once torch.nn's own has run."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from tidegate import ops
+from tidegate.equations import FREE
 from tidegate.nn.dropouts import drop_inputs, drop_weights, left_out, zone_out
 from tidegate.nn.inputs import Sequences, read_inputs
 from tidegate.nn.spec import Spec, describe
@@ -111,7 +112,7 @@ def _calls(
     dropouts, drawing = spec.dropouts, spec.training and draw
     calls = []
     for way, weights in enumerate(spec.weights[depth]):
-        pinned = resolve(pins, shape, x, layer=depth, reverse=bool(way))
+        pinned = resolve(pins, shape, x, layer=depth, reverse=bool(way)) if pins else FREE
         calls.append(
             Call(
                 system=spec.system,
