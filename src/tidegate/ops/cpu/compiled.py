@@ -129,8 +129,8 @@ def _load(code: bytes, machine: Machine) -> int:
     """The address of the kernel in the object file `code`, mapped into this process for as long as it lasts."""
     from llvmlite import binding  # noqa: PLC0415
 
-    # In one piece of memory: in a process that has much mapped (JAX beside PyTorch), code and constants otherwise came to
-    # lie more than 2 GB apart, farther than the code can reach, and LLVM ended the process.
+    # In one piece of memory: in a process that has much mapped (JAX beside PyTorch), code and constants otherwise came
+    # to lie more than 2 GB apart, farther than the code can reach, and LLVM ended the process.
     engine = binding.create_mcjit_compiler(binding.parse_assembly(""), _fresh_target(machine), use_lmm=True)
     engine.add_object_file(binding.ObjectFileRef.from_data(code))
     engine.finalize_object()
