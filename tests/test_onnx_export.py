@@ -280,6 +280,42 @@ def test_an_unbatched_model_in_float64_without_states():
         torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
 
 
+@pytest.mark.parametrize("opset", [18, 23])
+def test_the_first_and_the_last_version_of_the_operators(opset):
+    layers = nn.ModuleList([tg.GRU(I, H, 2), tg.GRU(H, H, reset=None), tg.RNN(H, H, activation="identity")])
+
+    class Stack(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = layers
+
+        def forward(self, x: Tensor) -> Any:
+            for layer in self.layers:
+                x = torch.nn.functional.gelu(layer(x)[0])
+            return x
+
+    proto = to_onnx(Stack(), inputs=torch.randn(4, 2, I), opset=opset)
+    assert proto.opset_import[0].version == opset
+    x = torch.randn(6, 3, I)
+    with torch.no_grad():
+        expected = Stack()(x)
+    torch.testing.assert_close(run(proto, x=x)[0], expected, atol=TOLERANCE, rtol=TOLERANCE)
+
+
+def test_a_bfloat16_layer_is_written_and_read_again():
+    layer = tg.GRU(I, H, dtype=torch.bfloat16, learn_h_0=True)
+    assert_refused(
+        lambda: to_onnx(layer), InputValueError, "^opset must be at least 22 for module '' of torch.bfloat16"
+    )
+    proto = to_onnx(layer, opset=22)
+    onnx.checker.check_model(proto, full_check=True)
+    (record,) = from_onnx(proto).layers
+    assert record.layer is not None
+    assert all(torch.equal(one, layer.state_dict()[name]) for name, one in record.layer.state_dict().items())
+    x = torch.randn(5, 2, I, dtype=torch.bfloat16)
+    assert torch.equal(from_onnx(proto).model()(x)[0], layer(x)[0])
+
+
 def test_axes_that_are_named_vary_and_the_others_do_not():
     layer = tg.GRU(I, H, batch_first=True)
     proto = to_onnx(layer, inputs=torch.randn(1, 4, I), axes=[[None, "frames", None]])

@@ -92,6 +92,9 @@ def to_onnx(
     if size > _MOST_BYTES:
         raise InputValueError(f"model must hold under 2 GiB to be one ONNX file; got {size / 2**30:.1f} GiB")
     double, uses, outputs = _try(model, given)
+    for name, use in uses.items():
+        if opset < 22 and describe(use.module).like.dtype == torch.bfloat16:
+            raise InputValueError(f"opset must be at least 22 for module {name!r} of torch.bfloat16; got {opset}")
     if states:
         _check_states(double, uses)
     slots = _stand_in(uses)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -56,14 +57,8 @@ def finish(
     _add_functions(proto, opset)
     _add_initial_states(proto.graph, layers)
     records = json.dumps([layer.record() for layer in layers])
-    for key, value in ((VERSION_KEY, _version()), (LAYERS_KEY, records)):
+    for key, value in ((VERSION_KEY, version("tidegate")), (LAYERS_KEY, records)):
         proto.metadata_props.add(key=key, value=value)
-
-
-def _version() -> str:
-    from tidegate import __version__  # noqa: PLC0415 - the front of the house imports this room
-
-    return __version__
 
 
 def _forget_the_trace(proto: Any) -> None:

@@ -1,7 +1,7 @@
 """The update-only GRU as a function inside an ONNX file, for ONNX has no node of it.
 
-A GRU node with a reset gate driven to 1 would do, but for the runtimes: nothing says that their sigmoid of a large
-number is 1, and some clamp it. The function takes and gives what a GRU node does, for one direction, its `W`, `R` and
+A GRU node with a reset gate driven to 1 would do, but for the runtimes: ONNX Runtime's sigmoid of 20 is 1.0000002, and
+nothing says that it must be 1. The function takes and gives what a GRU node does, for one direction, its `W`, `R` and
 `B` without the reset rows, and runs the equation in a Scan. A runtime reads the function from the file.
 """
 
