@@ -36,7 +36,7 @@ def unsupported(call: Call) -> str | None:  # noqa: PLR0911 - one for each reaso
 def _unknown(call: Call) -> str | None:
     """What the kernels do not do in a step, or None; zoneout's training is pins, which they do."""
     if call.system not in LAYOUTS:
-        return f"it has no kernels for {call.system}"
+        return f'its kernels do not have the system "{call.system}"'
     if not isinstance(call.activation, str):
         return f"its kernels have the activations {', '.join(ACTIVATION_NUMBERS)}, and this one is a function"
     if call.x.shape[1] == 0:
