@@ -487,7 +487,9 @@ def test_a_backend_is_honoured_or_refused_before_anything_changes():
     assert_refused(lambda: tg.accelerate(model, backend="cpu"), BackendError, sentence)
     assert {type(layer) for layer in model.values()} == {nn.GRU}
     changes = tg.accelerate(model)
-    assert [one.backend for one in changes.changed] == ["cpu", "reference"]
+    assert [(one.name, one.backend) for one in changes.changed] == [("first", "cpu")]
+    assert [one.name for one in changes.left] == ["second"]
+    assert changes.left[0].reason.startswith("torch.nn's own is faster here (not cpu: its kernels calculate in float32")
     assert "not cpu: its kernels calculate in float32 and float64" in str(changes)
     tg.restore(model)
     tg.accelerate(model, backend="reference")

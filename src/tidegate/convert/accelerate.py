@@ -31,7 +31,8 @@ def accelerate(model: nn.Module, backend: str = "auto") -> Changes:
 
     Args:
         model: the model; what it holds outside its registered modules is not found, as by `model.parameters()`.
-        backend: "auto", or the name of the one that every changed layer is to use.
+        backend: "auto", which leaves a layer that no backend here runs faster than torch.nn does; or the name of the one
+            that every changed layer is to use, "reference" among them.
 
     Raises:
         InputTypeError: `model` is not a `torch.nn.Module`.
@@ -46,6 +47,9 @@ def accelerate(model: nn.Module, backend: str = "auto") -> Changes:
             continue
         added = added_to(module, backend)
         choice = _choose(module, added, names[0], backend)
+        if backend == "auto" and choice.backend == "reference":
+            left.append(_layer(module, names, f"torch.nn's own is faster here ({choice.reason})"))
+            continue
         changed.append(_layer(module, names, f"runs on {choice.backend} ({choice.reason})", choice.backend))
         plan.append((module, tidegates_class(module), added))
     for module, cls, added in plan:
