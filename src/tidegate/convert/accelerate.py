@@ -31,8 +31,8 @@ def accelerate(model: nn.Module, backend: str = "auto") -> Changes:
 
     Args:
         model: the model; what it holds outside its registered modules is not found, as by `model.parameters()`.
-        backend: "auto", which leaves a layer that no backend here runs faster than torch.nn does; or the name of the one
-            that every changed layer is to use, "reference" among them.
+        backend: "auto", which leaves a layer that no backend here runs faster than torch.nn does; or the name of the
+            one that every changed layer is to use, "reference" among them.
 
     Raises:
         InputTypeError: `model` is not a `torch.nn.Module`.
@@ -127,7 +127,7 @@ def _choose(module: Any, added: Added, name: str, backend: str) -> ops.Choice:
     suffix = "_l0" if isinstance(module, nn.RNNBase) else ""
     weights = [
         _weight(module, f"{kind}{suffix}", like, shape)
-        for kind, shape in zip(PackedWeights._fields, shapes, strict=True)
+        for kind, shape in zip(PackedWeights._fields, shapes, strict=False)  # the other fields are not torch.nn's
     ]
     x, h_0 = like.new_empty(1, 1, module.input_size), like.new_empty(1, module.hidden_size)
     call = Call(settings["system"], x, h_0, PackedWeights(*weights), settings["activation"])
