@@ -52,13 +52,23 @@ GIVERS: dict[str, Callable[[Any], Any]] = {name: form.give for name, form in FOR
         (lambda: tg.Dense(3, 4), InputTypeError, "layer must be one that .* has, .*; got a layer without a memory"),
         (lambda: frozen_bias(tg.GRU(3, 4, learn_h_0=True)), InputValueError, "keeps no h_0; it has learned one"),
         (
+            lambda: tg.GRU(3, 4, layer_norm=True),
+            InputTypeError,
+            "one that .* has, .*; got a layer-normalised GRU",
+        ),
+        (
+            lambda: frozen_bias(tg.GRU(3, 4, recurrent_dropout=tg.Dropouts(zoneout=0.1))),
+            InputValueError,
+            "layer must have no zoneout, .*; it has 0.1",
+        ),
+        (
             lambda: tg.GRU(3, 4, activation=torch.sin),
             InputValueError,
             "must have an activation that .*; got a function",
         ),
         (lambda: tg.GRU(3, 4, device="meta"), InputValueError, "those on the meta device have no values"),
     ],
-    ids=["lstm", "str", "own-forward", "dense", "h_0", "function", "meta"],
+    ids=["lstm", "str", "own-forward", "dense", "h_0", "layer-norm", "zoneout", "function", "meta"],
 )
 def test_a_layer_that_no_framework_has_is_refused(format, make, error, sentence):
     assert_refused(lambda: GIVERS[format](make()), error, sentence)
@@ -71,7 +81,7 @@ def test_a_layer_that_no_framework_has_is_refused(format, make, error, sentence)
             "flax",
             {"reset": "before"},
             InputTypeError,
-            "that Flax NNX has, a GRU with the reset after .* and a RNN; got a GRU with the reset before",
+            "that Flax NNX has, a GRU with the reset after .* and a simple RNN; got a GRU with the reset before",
         ),
         ("flax", {"reset": None}, InputTypeError, "got a GRU without a reset gate"),
         ("keras", {"reset": None}, InputTypeError, "that Keras has, .*; got a GRU without a reset gate"),
@@ -97,7 +107,7 @@ def test_a_variant_that_one_framework_lacks_is_refused(format, options, error, s
 
 
 def test_equinox_has_no_rnn_and_torchs_knows_two_activations():
-    assert_refused(lambda: GIVERS["equinox"](tg.RNN(3, 4)), InputTypeError, "Equinox has, a GRU .*; got a RNN")
+    assert_refused(lambda: GIVERS["equinox"](tg.RNN(3, 4)), InputTypeError, "Equinox has, a GRU .*; got a simple RNN")
     assert_refused(
         lambda: to_torch(tg.RNN(3, 4, activation="sigmoid")), InputValueError, '"tanh", "relu"; got .sigmoid.'
     )
@@ -221,7 +231,7 @@ def test_arrays_that_are_not_the_notes_are_refused_by_their_place(changed, error
         (
             lambda: from_notes([*notes_arrays(1, False), {"Wax": ONES, "Waa": ONES, "ba": ONES[0]}]),
             InputValueError,
-            "must be of one kind to be one layer; got a GRU .* and a RNN",
+            "must be of one kind to be one layer; got a GRU .* and a simple RNN",
         ),
         (
             lambda: from_keras([ONES, ONES]),

@@ -348,6 +348,10 @@ class Packing(nn.Module):
         return self.layer(nn.utils.rnn.pack_sequence([x[:, 0], x[:, 1]]))[1]
 
 
+def zoned() -> tg.GRU:
+    return tg.GRU(I, H, recurrent_dropout=tg.Dropouts(zoneout=0.1))
+
+
 class OwnForward(tg.GRU):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return super().forward(*args, **kwargs)
@@ -395,6 +399,13 @@ X = torch.zeros(4, 2, I)
         (lambda: tg.GRU(I, H), X[:1], InputValueError, r"^input must hold at least 2 along axis 0, .*got \(1, 2, 3\)"),
         (lambda: tg.GRU(I, H), X[..., :1], InputValueError, r"^input must be \(T, B, I\)"),
         (lambda: tg.GRU(I, H, activation=torch.sin), X, InputValueError, "^module '' must have one of the activations"),
+        (
+            lambda: tg.GRU(I, H, layer_norm=True),
+            X,
+            InputValueError,
+            "^module '' cannot be .* gru-layer-norm, which ONNX",
+        ),
+        (lambda: Holding(zoned()), X, InputValueError, "^module 'layer' cannot be .*zoneout scales its update gate"),
         (lambda: OwnForward(I, H), X, InputTypeError, "^module '' cannot be written to ONNX: OwnForward has a forward"),
         (Packing, X, InputTypeError, "^module 'layer' is given a PackedSequence, for which ONNX takes lengths"),
         (lambda: Holding(tg.GRU(I, H), mask=torch.ones(4, 2, dtype=torch.bool)), X, InputValueError, "is given mask"),

@@ -114,6 +114,12 @@ def test_the_two_ways_to_reset_differ():
         (lambda: nn.Linear(2, 2), InputTypeError, "^the layer must be a GRU, an RNN or one of their cells; got Linear"),
         (lambda: tg.GRU(2, 2, reset=None), InputValueError, "got update-only: to_onnx writes it"),
         (lambda: tg.Dense(2, 2), InputValueError, "got dense: to_onnx writes it"),
+        (lambda: tg.GRU(2, 2, layer_norm=True), InputValueError, "is a gru-layer-norm, which ONNX does not have"),
+        (
+            lambda: tg.GRU(2, 2, recurrent_dropout=tg.Dropouts(zoneout=0.1)),
+            InputValueError,
+            "zoneout scales its update",
+        ),
     ],
 )
 def test_a_layer_that_is_no_node_is_refused(layer, error, sentence):

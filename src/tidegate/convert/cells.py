@@ -23,10 +23,11 @@ __all__ = ["agreed", "cells_of", "layer_of", "place"]
 #: What a system is called in a sentence.
 _NAMES = {
     "dense": "layer without a memory",
-    "rnn": "RNN",
+    "rnn": "simple RNN",
     "update-only": "GRU without a reset gate",
     "gru": "GRU with the reset after the product",
     "gru-reset-before": "GRU with the reset before the product",
+    "gru-layer-norm": "layer-normalised GRU",
 }
 _RESETS: dict[str, Reset] = {"gru": "after", "gru-reset-before": "before", "update-only": None}
 
@@ -119,6 +120,11 @@ def _convention(framework: Framework, spec: Spec, layer: nn.Module) -> Conventio
         raise InputValueError(f"layer must have an activation that {framework.name} has there, {known}; got {got}")
     if spec.h_0 is not None:
         raise InputValueError(f"layer must start from zeros, since {framework.name} keeps no h_0; it has learned one")
+    if spec.dropouts.zoneout:
+        raise InputValueError(
+            f"layer must have no zoneout, which scales the update gate in evaluation too and which {framework.name} "
+            f"does not have; it has {spec.dropouts.zoneout}"
+        )
     if spec.like.is_meta:
         raise InputValueError("layer must have its weights; those on the meta device have no values")
     return framework.systems[spec.system]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tidegate.convert.onnx.functions import DOMAIN, name_of
-from tidegate.convert.onnx.weights import node_weights
+from tidegate.convert.onnx.weights import node_weights, unwritable
 from tidegate.errors import InputValueError
 from tidegate.nn.spec import describe, is_cell
 
@@ -169,8 +169,11 @@ def _one_a_row(state: Tensor, x: Tensor) -> Tensor:
 
 
 def check_writable(name: str, module: nn.Module) -> None:
-    """Refuse a recurrent module whose activation ONNX has no name for."""
-    activation = describe(module).activation
+    """Refuse a recurrent module whose steps or activation ONNX has nothing for."""
+    spec = describe(module)
+    if (reason := unwritable(spec)) is not None:
+        raise InputValueError(f"module {name!r} cannot be written to ONNX: {reason}")
+    activation = spec.activation
     if not isinstance(activation, str):
         known = ", ".join(f'"{key}"' for key in NODE_ACTIVATIONS)
         raise InputValueError(f"module {name!r} must have one of the activations {known}; got {activation!r}")

@@ -89,10 +89,21 @@ def to_onnx_nodes(layer: nn.Module) -> tuple[OnnxNode, ...]:
     spec = describe(layer)
     if (reason := opaque(layer)) is not None:
         raise InputTypeError(f"the layer cannot be converted: {reason}")
+    if (reason := unwritable(spec)) is not None:
+        raise InputValueError(f"layer must be what a GRU or RNN node of ONNX computes: {reason}")
     if spec.system in ("dense", "update-only"):
         instead = "to_onnx writes it as a function of its own"
         raise InputValueError(f"layer must be what a GRU or RNN node of ONNX computes; got {spec.system}: {instead}")
     return tuple(node_of(spec, depth) for depth in range(len(spec.weights)))
+
+
+def unwritable(spec: Spec) -> str | None:
+    """What these layers do that nothing in an ONNX file does, or None."""
+    if spec.system not in CONVENTIONS:
+        return f"it is a {spec.system}, which ONNX does not have"
+    if spec.dropouts.zoneout:
+        return "zoneout scales its update gate in evaluation too, which no node of ONNX does"
+    return None
 
 
 def node_of(spec: Spec, depth: int) -> OnnxNode:
