@@ -52,6 +52,16 @@ def main() -> None:
         compiled(x, lengths=torch.tensor([6, 7, 0, 0]))
     except RuntimeError as error:
         print(error)
+    gru, y = tg.GRU(3, 8), torch.randn(6, 4, 8)
+
+    def loss(parameters: dict[str, Tensor]) -> Tensor:
+        found: Tensor = torch.func.functional_call(gru, parameters, (x,))[0]
+        return (found * y).sum()
+
+    parameters = {name: one.detach() for name, one in gru.named_parameters()}
+    function = torch.func.grad(loss)
+    torch.testing.assert_close(torch.compile(function, backend="aot_eager")(parameters), function(parameters))
+    print("gradients of a function")
     exported = torch.export.export(model.eval(), (x,), strict=False)
     assert "tidegate.recurrence" in str(exported.graph)
     torch.testing.assert_close(exported.module()(x), model(x))

@@ -17,6 +17,7 @@ from tidegate.conventions import (
     TORCH,
     TORCH_DENSE,
     TORCH_GRU,
+    TORCH_GRU_LAYER_NORM,
     TORCH_RNN,
     TORCH_UPDATE_ONLY,
     Convention,
@@ -29,8 +30,15 @@ from tidegate.conventions import (
     write,
 )
 from tidegate.equations import Affine, Weights
+from tidegate.errors import InputValueError
 
-CONVENTIONS = {"gru": TORCH_GRU, "update-only": TORCH_UPDATE_ONLY, "rnn": TORCH_RNN, "dense": TORCH_DENSE}
+CONVENTIONS = {
+    "gru": TORCH_GRU,
+    "gru-layer-norm": TORCH_GRU_LAYER_NORM,
+    "update-only": TORCH_UPDATE_ONLY,
+    "rnn": TORCH_RNN,
+    "dense": TORCH_DENSE,
+}
 every_convention = pytest.mark.parametrize("convention", CONVENTIONS.values(), ids=CONVENTIONS)
 I, H = 3, 4
 
@@ -67,8 +75,14 @@ def draw(
 def test_what_was_unpacked_packs_to_the_same_bits(convention, data):
     size, inputs = (data.draw(st.integers(1, 8), label=axis) for axis in "HI")
     flags = {name: data.draw(st.booleans(), label=name) for name in ("past", "bias_ih", "bias_hh", "gains")}
+    flags["gains"] = flags["gains"] and convention is TORCH_GRU_LAYER_NORM
     packed = draw(convention, size, inputs, **flags)
     assert_same(pack(convention, unpack(convention, packed))._asdict(), packed._asdict(), exact=True)
+
+
+def test_gains_are_not_lost_where_there_is_no_room_for_them():
+    with pytest.raises(InputValueError, match=r"arrays must be weight_ih, .*; got gain_ih, gain_hh too"):
+        unpack(TORCH_GRU, draw(TORCH_GRU, gains=True))
 
 
 @every_convention
@@ -96,11 +110,11 @@ def test_what_was_packed_unpacks_to_the_same_bits(other):
 
 
 def test_torchs_gru_is_reset_then_one_minus_update_then_candidate():
-    packed = draw(TORCH_GRU, gains=True)
-    weights = unpack(TORCH_GRU, packed)
+    packed = draw(TORCH_GRU_LAYER_NORM, gains=True)
+    weights = unpack(TORCH_GRU_LAYER_NORM, packed)
     assert weights.reset is not None
     assert weights.update is not None
-    for field in PackedWeights._fields[:4]:  # this layer has no gains
+    for field in PackedWeights._fields:
         stored = getattr(packed, field)
         got = {block: getattr(getattr(weights, block), field) for block in ("reset", "update", "candidate")}
         sign = 1 if field.startswith("gain") else -1  # what is normalised turns its sign with the weights

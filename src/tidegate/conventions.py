@@ -266,6 +266,10 @@ NOTES = Framework(
 
 def read(convention: Convention, arrays: Mapping[str, Tensor | None]) -> Weights:
     """A framework's arrays in the equations' terms; differentiable, and views where the sign allows."""
+    named = [stored.name for stored in convention.arrays]
+    unknown = [name for name, array in arrays.items() if array is not None and name not in named]
+    if unknown:
+        raise InputValueError(f"arrays must be {', '.join(named)}; got {', '.join(unknown)} too")
     parts: dict[Block, dict[Field, Tensor]] = {block: {} for block in convention.blocks}
     for stored in convention.arrays:
         array = arrays.get(stored.name)

@@ -25,6 +25,9 @@ from tidegate.errors import InputTypeError, InputValueError
 
 __all__ = ["Dropouts", "drop_inputs", "drop_weights", "left_out", "read_dropouts", "zone_out"]
 
+#: (T, B, H), of which the first two are symbols while a program is exported for any of them.
+Shape = tuple[int | torch.SymInt, int | torch.SymInt, int]
+
 
 @dataclass(frozen=True)
 class Dropouts:
@@ -85,18 +88,18 @@ def drop_weights(weights: PackedWeights, p: float) -> PackedWeights:
     return weights._replace(weight_hh=dropout(weights.weight_hh, p))
 
 
-def left_out(dropouts: Dropouts, shape: tuple[int, int, int], like: Tensor, *, training: bool, draw: bool) -> Dropped:
+def left_out(dropouts: Dropouts, shape: Shape, like: Tensor, *, training: bool, draw: bool) -> Dropped:
     """The factors of a layer's steps over (T, B, H); without `draw` nothing is drawn, and all are 1."""
     if not training:
         return Dropped(write=1 - dropouts.zoneout) if dropouts.zoneout else KEPT
 
-    def factors(p: float, size: tuple[int, ...]) -> Tensor | None:
+    def factors(p: float, size: tuple[int | torch.SymInt, ...]) -> Tensor | None:
         return dropout(like.new_ones(size), p, training=draw) if p else None
 
     return Dropped(factors(dropouts.state, shape[1:]), factors(dropouts.candidate, shape))
 
 
-def zone_out(pins: Pinned, p: float, shape: tuple[int, int, int], like: Tensor, *, draw: bool) -> Pinned:
+def zone_out(pins: Pinned, p: float, shape: Shape, like: Tensor, *, draw: bool) -> Pinned:
     """The pins of a layer and, where they leave the update gate free, units pinned to `Gu=0` at random."""
     if not p:
         return pins

@@ -97,8 +97,8 @@ class RecurrentNode(nn.Module):
         options: dict[str, Any] = {"activation": self.activation, "mask": inside, "reverse": reverse}
         if self.system != "rnn":
             reset: Literal["after", "before"] | None = {"gru": "after", "gru-reset-before": "before"}.get(self.system)  # type: ignore[assignment]
-            return ops.gru(x, h_0, *packed, reset=reset, **options).hidden
-        return ops.rnn(x, h_0, *packed, **options).hidden
+            return ops.gru(x, h_0, *packed[:4], reset=reset, **options).hidden
+        return ops.rnn(x, h_0, *packed[:4], **options).hidden
 
 
 def read_recurrent(
