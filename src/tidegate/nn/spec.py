@@ -11,7 +11,17 @@ from tidegate.equations import Activation
 from tidegate.errors import InputTypeError
 from tidegate.nn.dropouts import Dropouts
 
-__all__ = ["Recurrent", "Spec", "describe", "is_cell", "is_recurrent", "opaque"]
+__all__ = ["NAMES", "Recurrent", "Spec", "describe", "is_cell", "is_recurrent", "opaque"]
+
+#: What a system is called in a sentence.
+NAMES = {
+    "dense": "layer without a memory",
+    "rnn": "simple RNN",
+    "update-only": "GRU without a reset gate",
+    "gru": "GRU with the reset after the product",
+    "gru-reset-before": "GRU with the reset before the product",
+    "gru-layer-norm": "layer-normalised GRU",
+}
 
 
 class Recurrent:
