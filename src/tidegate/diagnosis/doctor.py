@@ -35,8 +35,8 @@ def doctor(
         data: numbers to run the model on, in evaluation mode: the one argument of its `forward`. A state dict and a
             Keras file tell the layers, not how the model runs: there they go to one layer, as (T, B, I) in a state dict
             and (B, T, I) in Keras. Floating numbers are taken in the dtype of the weights.
-        layer: the layer whose gates are looked at; a model's all if not given; a file's that takes as many numbers a step
-            as the data have.
+        layer: the layer whose gates are looked at; a model's all if not given; a file's that takes as many numbers
+            a step as the data have.
         batch_first: the layers of a state dict take (B, T, I).
 
     Raises:
