@@ -41,8 +41,8 @@ class Batch:
 class Batches:
     """The sequences `numbers` in batches, in an order that follows from the seed and the epoch alone.
 
-    Iterating gives one epoch. Sequences of like length come together; with `chunk`, each batch is given in pieces of at
-    most so many steps, one after the other. What is read from disk is read piece by piece.
+    Iterating gives one epoch. Sequences of like length come together, unless `sort` is False; with `chunk`, each batch
+    is given in pieces of at most so many steps, one after the other. What lies on disk is read piece by piece.
     """
 
     def __init__(
@@ -53,9 +53,10 @@ class Batches:
         *,
         chunk: int | None = None,
         shuffle: int | None = None,
+        sort: bool = True,
     ) -> None:
         self.sequences, self.numbers = sequences, np.asarray(numbers, np.int64)
-        self.batch_size, self.chunk, self.shuffle = batch_size, chunk, shuffle
+        self.batch_size, self.chunk, self.shuffle, self.sort = batch_size, chunk, shuffle, sort
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -76,7 +77,8 @@ class Batches:
         groups = []
         for start in range(0, len(ordered), together):
             near = ordered[start : start + together]
-            near = near[np.argsort(self.sequences.lengths[near], kind="stable")]
+            if self.sort:
+                near = near[np.argsort(self.sequences.lengths[near], kind="stable")]
             groups += [near[at : at + self.batch_size] for at in range(0, len(near), self.batch_size)]
         if self.shuffle is not None:
             order = np.random.default_rng([self.shuffle, self.epoch, 1]).permutation(len(groups))

@@ -273,10 +273,10 @@ class _Keeper(lightning.Callback):
 
     def on_train_batch_end(
         self,
-        trainer: lightning.Trainer,
+        trainer: lightning.Trainer,  # noqa: ARG002 - Lightning's names
         pl_module: lightning.LightningModule,
         outputs: Any,
-        batch: Batch,
+        batch: Batch,  # noqa: ARG002
         batch_idx: int,
     ) -> None:
         """Tell how it goes."""

@@ -3,7 +3,7 @@
 import difflib
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -13,88 +13,65 @@ from tidegate.extras import require
 __all__ = ["Settings", "read_settings"]
 
 
+def option(default: Any, words: str) -> Any:
+    """A setting with its default, and what it is in words: the help of the command line's option."""
+    return field(default=default, metadata={"help": words})
+
+
 @dataclass(frozen=True)
 class Settings:
-    """The choices of a run; the field's comment is the help of the command line's option."""
+    """The choices of a run."""
 
     # ------------------------------------------------------------------ what is learned from
-    #: A file, folder or glob pattern, or several.
-    data: tuple[str, ...] = ()
-    #: The column that names the sequence of a row.
-    id: str | None = None
-    #: The column that orders the steps.
-    time: str | None = None
-    #: The column that is to be told.
-    label: str | None = None
-    #: The columns that are inputs; every other one if not given.
-    features: tuple[str, ...] | None = None
-    #: Columns that are categories although their values are numbers.
-    categorical: tuple[str, ...] = ()
-    #: Columns that are not looked at.
-    ignore: tuple[str, ...] = ()
-    #: A file or folder of sequences that are asked about only at the end.
-    test_data: tuple[str, ...] = ()
-    #: The share of the sequences that tells when to stop.
-    validation: float = 0.15
-    #: The share of the sequences that is asked about only at the end; 0 where test_data is given.
-    test: float = 0.15
+    data: tuple[str, ...] = option((), "A file, folder or glob pattern, or several.")
+    id: str | None = option(None, "The column that names the sequence of a row.")
+    time: str | None = option(None, "The column that orders the steps.")
+    label: str | None = option(None, "The column that is to be told.")
+    features: tuple[str, ...] | None = option(None, "The columns that are inputs; every other one if not given.")
+    categorical: tuple[str, ...] = option((), "Columns that are categories although their values are numbers.")
+    ignore: tuple[str, ...] = option((), "Columns that are not looked at.")
+    test_data: tuple[str, ...] = option((), "A file or folder of sequences that are asked about only at the end.")
+    validation: float = option(0.15, "The share of the sequences that tells when to stop.")
+    test: float = option(
+        0.15, "The share of the sequences that is asked about only at the end; 0 where test_data is given."
+    )
     # ------------------------------------------------------------------ the question
-    #: auto, classify, label-steps, regress or regress-steps.
-    task: str = "auto"
-    #: auto, cross-entropy, mse, mae or huber.
-    loss: str = "auto"
-    #: none or balanced.
-    class_weights: str = "none"
+    task: str = option("auto", "auto, classify, label-steps, regress or regress-steps.")
+    loss: str = option("auto", "auto, cross-entropy, mse, mae or huber.")
+    class_weights: str = option("none", "none or balanced.")
     # ------------------------------------------------------------------ the network
-    #: dense, rnn, update-only, gru, gru-reset-before or gru-layer-norm.
-    variant: str = "gru"
-    #: Units of a layer.
-    hidden_size: int = 128
-    #: Recurrent layers on top of each other.
-    num_layers: int = 1
-    #: Read each sequence both ways.
-    bidirectional: bool = False
-    #: Dropout between layers and before the answer.
-    dropout: float = 0.0
-    #: Dropout of the state.
-    recurrent_dropout: float = 0.0
-    #: Start the update gates with chrono initialisation: auto is the longest training sequence, 0 is off.
-    memory_steps: str = "auto"
+    variant: str = option("gru", "dense, rnn, update-only, gru, gru-reset-before or gru-layer-norm.")
+    hidden_size: int = option(128, "Units of a layer.")
+    num_layers: int = option(1, "Recurrent layers on top of each other.")
+    bidirectional: bool = option(False, "Read each sequence both ways.")
+    dropout: float = option(0.0, "Dropout between layers and before the answer.")
+    recurrent_dropout: float = option(0.0, "Dropout of the state.")
+    memory_steps: str = option(
+        "auto", "Start the update gates with chrono initialisation: auto is the longest training sequence, 0 is off."
+    )
     # ------------------------------------------------------------------ how it is learned
-    #: Times through the training part, at most.
-    epochs: int = 200
-    #: Epochs without a better validation loss before it stops.
-    patience: int = 30
-    #: Sequences a step of training.
-    batch_size: int = 32
-    #: The largest learning rate of the schedule.
-    learning_rate: float = 3e-3
-    #: cosine, or constant, each after a warm-up.
-    schedule: str = "constant"
-    #: Decoupled weight decay.
-    weight_decay: float = 0.0
-    #: The gradient's largest norm; 0 leaves it as it is.
-    clip_norm: float = 1.0
-    #: Draws the parts, the first weights and the order of the sequences.
-    seed: int = 0
-    #: 32, or bf16 for the matrix products.
-    precision: str = "32"
-    #: Threads; all cores if not given.
-    threads: int | None = None
-    #: Steps of a chunk of back-propagation; the state is carried on. Whole sequences if not given.
-    chunk: int | None = None
-    #: Compute the gates anew on the way back: less memory, more time.
-    recompute: bool = False
+    epochs: int = option(200, "Times through the training part, at most.")
+    patience: int = option(30, "Epochs without a better validation loss before it stops.")
+    batch_size: int = option(32, "Sequences a step of training.")
+    learning_rate: float = option(3e-3, "The largest learning rate of the schedule.")
+    schedule: str = option("constant", "cosine, or constant, each after a warm-up.")
+    weight_decay: float = option(0.0, "Decoupled weight decay.")
+    clip_norm: float = option(1.0, "The gradient's largest norm; 0 leaves it as it is.")
+    seed: int = option(0, "Draws the parts, the first weights and the order of the sequences.")
+    precision: str = option("32", "32, or bf16 for the matrix products.")
+    threads: int | None = option(None, "Threads; all cores if not given.")
+    chunk: int | None = option(
+        None, "Steps of a chunk of back-propagation; the state is carried on. Whole sequences if not given."
+    )
+    recompute: bool = option(False, "Compute the gates anew on the way back: less memory, more time.")
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
-        for field in fields(self):
-            value = _coerced(getattr(self, field.name), hints[field.name])
+        for one in fields(self):
+            value = _coerced(getattr(self, one.name), hints[one.name])
             if value is _WRONG:
-                raise InputTypeError(
-                    f"{field.name} must be {_words(hints[field.name])}; got {getattr(self, field.name)!r}"
-                )
-            object.__setattr__(self, field.name, value)
+                raise InputTypeError(f"{one.name} must be {_words(hints[one.name])}; got {getattr(self, one.name)!r}")
+            object.__setattr__(self, one.name, value)
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise InputValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
@@ -108,7 +85,7 @@ class Settings:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
         """Settings by their names; raises `InputValueError` for an unknown one, with the nearest known."""
-        names = [field.name for field in fields(cls)]
+        names = [one.name for one in fields(cls)]
         for name in values:
             if name not in names:
                 near = difflib.get_close_matches(str(name).replace("-", "_"), names, 1)

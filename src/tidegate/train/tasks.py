@@ -92,20 +92,21 @@ class Task:
             return answers.float().softmax(-1)
         return answers.squeeze(-1).double() * self.spread + self.mean
 
-    def codes(self, label: Label | None) -> NDArray[np.float64]:
-        """A label's values in this task's classes, NaN for classes that it lacks; raises if it is of another kind."""
+    def known_label(self) -> Label:
+        """The label as a reader is told of it."""
+        return Label(self.label, np.empty(0), self.per_step, self.categories)
+
+    def check(self, sequences: Sequences) -> None:
+        """Raise `InputValueError` unless the sequences have this label, read as `known_label`, and no other class."""
+        label = sequences.label
         if label is None:
             raise InputValueError(f"data must have the label {self.label!r} to be scored")
-        if (label.categories is None) != (self.categories is None) or label.per_step != self.per_step:
+        if label.categories != self.categories or label.per_step != self.per_step:
+            raise InputValueError(f"label {label.name!r} must be of the kind that was trained on, {self.name}")
+        if self.categories is not None and (label.values < 0).any():
             raise InputValueError(
-                f"label {label.name!r} must be of the kind that the model was trained on, {self.name}"
+                f"label {label.name!r} must have classes seen in training, {', '.join(self.categories)}; it has others"
             )
-        if self.categories is None or label.categories is None:
-            return label.values
-        place = {name: number for number, name in enumerate(self.categories)}
-        table = np.array([place.get(name, np.nan) for name in label.categories] + [np.nan])
-        codes: NDArray[np.float64] = table[np.where(np.isnan(label.values), -1, label.values).astype(int)]
-        return codes
 
 
 def task_for(
