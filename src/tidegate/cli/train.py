@@ -8,8 +8,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from tidegate.train.fitting import Moment
-from tidegate.train.predict import predict, write_table
-from tidegate.train.run import Run, load_run, read_for, train
+from tidegate.train.predict import answers, write_table
+from tidegate.train.run import Run, load_run, train
 from tidegate.train.settings import Settings, read_settings
 
 __all__ = ["run_predict", "run_train"]
@@ -47,8 +47,7 @@ def run_train(console: Console, out: Path, *, config: Path | None, resume: bool,
 def run_predict(console: Console, folder: Path, data: list[str], out: Path) -> None:
     """Write what the run's model says of the sequences in `data`."""
     run = load_run(folder)
-    sequences = read_for(run, tuple(data))
-    rows = write_table(predict(run, sequences), out)
+    rows = write_table(answers(run.model, run.task, run.settings, run.read(data)), out)
     console.print(f"{rows:,} {'row' if rows == 1 else 'rows'} written to {out}.")
 
 

@@ -13,28 +13,30 @@ from tidegate.errors import InputValueError
 from tidegate.extras import require
 from tidegate.train.batches import Batch, Batches
 from tidegate.train.fitting import threads
-from tidegate.train.run import Run
+from tidegate.train.model import SequenceModel
+from tidegate.train.settings import Settings
+from tidegate.train.tasks import Task
 
-__all__ = ["predict", "write_table"]
+__all__ = ["answers", "write_table"]
 
 Columns = dict[str, np.ndarray]
 
 
-def predict(run: Run, sequences: Sequences) -> Iterator[Columns]:
+def answers(model: SequenceModel, task: Task, settings: Settings, sequences: Sequences) -> Iterator[Columns]:
     """The model's answers, a table in pieces: `id`; per step also `step` and, if known, `time`; then `prediction`.
 
     A classification adds `probability_<class>` for each class. The order is that of the sequences.
     """
-    every, settings = np.arange(len(sequences)), run.settings
+    every = np.arange(len(sequences))
     batches = Batches(sequences, every, settings.batch_size, chunk=settings.chunk, sort=False)
     carried = None
-    with threads(run.settings.threads), torch.no_grad():
+    with threads(settings.threads), torch.no_grad():
         for batch in batches:
-            answers, carried = run.model(batch.values, batch.lengths, None if batch.start == 0 else carried)
-            told = run.task.told(answers).double().numpy()
-            piece = _of_steps(sequences, batch, told) if run.task.per_step else _of_ends(sequences, batch, told)
+            scores, carried = model(batch.values, batch.lengths, None if batch.start == 0 else carried)
+            told = task.told(scores).double().numpy()
+            piece = _of_steps(sequences, batch, told) if task.per_step else _of_ends(sequences, batch, told)
             if piece is not None:
-                yield _answered(run, *piece)
+                yield _answered(task, *piece)
 
 
 def write_table(pieces: Iterator[Columns], path: str | Path) -> int:
@@ -56,11 +58,11 @@ def write_table(pieces: Iterator[Columns], path: str | Path) -> int:
     return rows
 
 
-def _answered(run: Run, columns: Columns, told: np.ndarray) -> Columns:
+def _answered(task: Task, columns: Columns, told: np.ndarray) -> Columns:
     """The answers beside what they are about."""
-    if run.task.categories is None:
+    if task.categories is None:
         return columns | {"prediction": told}
-    names = np.array(run.task.categories, object)
+    names = np.array(task.categories, object)
     columns = columns | {"prediction": names[told.argmax(-1)]}
     return columns | {f"probability_{name}": told[:, place] for place, name in enumerate(names)}
 

@@ -4,7 +4,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,12 @@ from tidegate.train.checkpoint import Checkpoint, read_checkpoint, write_checkpo
 from tidegate.train.fitting import Fitted, Moment, evaluate, fit_model
 from tidegate.train.folders import check_out
 from tidegate.train.model import ModelConfig, SequenceModel
+from tidegate.train.predict import answers
 from tidegate.train.settings import Settings, read_settings
 from tidegate.train.split import Split, split
 from tidegate.train.tasks import Task, task_for
 
-__all__ = ["Run", "Score", "load_run", "train"]
+__all__ = ["Run", "Score", "fit", "load_run", "train"]
 
 _CONFIG, _RUN, _MODEL, _CHECKPOINTS = "config.yaml", "run.json", "model.safetensors", "checkpoints"
 _FORMAT = "tidegate.run/1"
@@ -49,6 +50,68 @@ class Run:
     #: As they stand in `run.json`: parts, scores, history, versions, seconds.
     facts: Mapping[str, Any]
 
+    def read(self, data: Any, *, label: bool = False, **options: Any) -> Sequences:
+        """Sequences in anything that `tidegate.data.read` reads, with the features that the model takes.
+
+        With `label`, the label must be there, of the classes that the model knows.
+        """
+        known_label = self.task.known_label() if label else None
+        found = _read(self.settings, data, self.model.config.features, known_label, options, label=label)
+        if label:
+            self.task.check(found)
+        return found
+
+    def predict(self, data: Any) -> dict[str, np.ndarray]:
+        """What the model says of new sequences, as the columns of a table; see `answers`."""
+        pieces = list(answers(self.model, self.task, self.settings, self.read(data)))
+        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]} if pieces else {}
+
+    def score(self, data: Any, **options: Any) -> dict[str, float]:
+        """The loss and the metrics on sequences whose label is known; `options` are `read`'s, such as `y`."""
+        sequences = self.read(data, label=True, **options)
+        return dict(score(self.model, self.task, sequences, np.arange(len(sequences)), self.settings).scores)
+
+
+def fit(
+    data: Any,
+    label: Any = None,
+    *,
+    test_data: Any = None,
+    test_label: Any = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    progress: Callable[[Moment], None] | None = None,
+    **options: Any,
+) -> Run:
+    """Train a network on sequences, and keep the weights of its best epoch.
+
+    Args:
+        data: files, a folder, a pattern; or an array (S, T, F), a list of arrays (T, F), or a data frame.
+        label: the name of the column that is to be told; for arrays in memory the labels themselves, (S,) or, per step,
+            (S, T) or a list.
+        test_data, test_label: sequences that are asked about only at the end; a share of `data` if not given.
+        out: a folder for the run, as `tidegate train` leaves it; nothing is written if not given.
+        resume: go on with the run in `out`.
+        progress: told after every batch and every epoch how the run stands.
+        options: the settings of `tidegate train`: `id`, `time`, `hidden_size`, `epochs`, `seed` and so on.
+
+    Raises:
+        InputValueError, InputTypeError, FileError: something does not fit; nothing is then written.
+        KeyboardInterrupt: interrupted; with `out`, `resume` goes on.
+    """
+    named = isinstance(label, str)
+    paths, tests = _paths(data), _paths(test_data)
+    settings = Settings.from_dict(
+        {**options, "data": paths or (), "test_data": tests or (), "label": label if named else "label"}
+    )
+    given = {} if named or label is None else {"y": label}
+    sequences = None if paths else _read(settings, data, None, None, given, label=named)
+    task_tests = None
+    if test_data is not None and not tests:
+        given = {} if test_label is None else {"y": test_label}
+        task_tests = (test_data, given)
+    return _train(settings, out, sequences, task_tests, resume=resume, progress=progress)
+
 
 def train(
     settings: Settings,
@@ -70,30 +133,53 @@ def train(
             resumed was another one.
         KeyboardInterrupt: interrupted; `resume` goes on.
     """
-    out = Path(out)
     if not settings.data:
         raise InputValueError("data must name files to learn from; got none")
+    return _train(settings, out, None, None, resume=resume, progress=progress)
+
+
+def _train(
+    settings: Settings,
+    out: str | Path | None,
+    sequences: Sequences | None,
+    tests: tuple[Any, dict[str, Any]] | None,
+    *,
+    resume: bool,
+    progress: Callable[[Moment], None] | None,
+) -> Run:
+    folder = None if out is None else Path(out)
     if resume:
-        _check_resumable(out, settings)
-    else:
-        check_out(out, overwrite=False)
+        if folder is None:
+            raise InputValueError("out must be the folder of the run to resume; got None")
+        _check_resumable(folder, settings)
+    elif folder is not None:
+        check_out(folder, overwrite=False)
     started = time.perf_counter()
-    sequences = _read(settings, settings.data)
-    parts = split(sequences, validation=settings.validation, test=0 if settings.test_data else settings.test,
-                  seed=settings.seed)  # fmt: skip
+    if sequences is None:
+        sequences = _read(settings, list(settings.data), None, None, {}, label=True)
+    apart = bool(settings.test_data) or tests is not None
+    parts = split(sequences, validation=settings.validation, test=0 if apart else settings.test, seed=settings.seed)
     task = task_for(
         sequences, parts.train, name=settings.task, loss=settings.loss, class_weights=settings.class_weights
     )
-    tests = _tests(settings, sequences, parts, task)
-    write_whole(out / _CONFIG, settings.to_yaml().encode())
+    asked = _tests(settings, sequences, parts, task, tests)
+    if folder is not None:
+        write_whole(folder / _CONFIG, settings.to_yaml().encode())
     fitted = fit_model(
-        sequences, parts, task, settings, folder=out / _CHECKPOINTS, resume=resume and _began(out), progress=progress
+        sequences,
+        parts,
+        task,
+        settings,
+        folder=None if folder is None else folder / _CHECKPOINTS,
+        resume=resume and folder is not None and _began(folder),
+        progress=progress,
     )
-    test = Score(0, {}) if tests is None else score(fitted.model, task, *tests, settings)
+    test = Score(0, {}) if asked is None else score(fitted.model, task, *asked, settings)
     facts = _facts(settings, sequences, parts, task, fitted, test, time.perf_counter() - started)
-    state = {"config": fitted.model.config.to_dict(), "task": task.to_dict()}
-    write_checkpoint(Checkpoint(fitted.model.state_dict(), state), out / _MODEL)
-    write_whole(out / _RUN, (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
+    if folder is not None:
+        state = {"config": fitted.model.config.to_dict(), "task": task.to_dict()}
+        write_checkpoint(Checkpoint(fitted.model.state_dict(), state), folder / _MODEL)
+        write_whole(folder / _RUN, (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
     return Run(fitted.model, task, settings, facts)
 
 
@@ -122,29 +208,32 @@ def load_run(folder: str | Path) -> Run:
     return Run(model.eval(), task, settings, _read_facts(folder / _RUN))
 
 
-def read_for(run: Run, data: tuple[str, ...]) -> Sequences:
-    """The sequences in files, with the features of a run and without a label."""
-    settings = replace(run.settings, label=None)
-    return _read(settings, data, known=run.model.config.features, known_label=None)
-
-
 def _read(
     settings: Settings,
-    data: tuple[str, ...],
+    data: Any,
+    known: Sequence[Feature] | None,
+    known_label: Label | None,
+    options: Mapping[str, Any],
     *,
-    known: Sequence[Feature] | None = None,
-    known_label: Label | None = None,
+    label: bool,
 ) -> Sequences:
     columns = Columns(
         id=settings.id,
         time=settings.time,
-        label=settings.label,
+        label=settings.label if label and "y" not in options else None,
         features=settings.features,
         categorical=settings.categorical,
         ignore=settings.ignore,
     )
-    found: Sequences = read(list(data), columns=columns, known=known, known_label=known_label)
+    data = list(data) if isinstance(data, tuple) else data
+    found: Sequences = read(data, columns=columns, known=known, known_label=known_label, **options)
     return found
+
+
+def _paths(data: Any) -> tuple[str, ...] | None:
+    """What was given, if it is one path or several."""
+    several = data if isinstance(data, list | tuple) and data else [data]
+    return tuple(map(str, several)) if all(isinstance(one, str | Path) for one in several) else None
 
 
 def score(model: SequenceModel, task: Task, sequences: Sequences, numbers: np.ndarray, settings: Settings) -> Score:
@@ -153,11 +242,20 @@ def score(model: SequenceModel, task: Task, sequences: Sequences, numbers: np.nd
     return Score(len(numbers), evaluate(model, task, batches, settings))
 
 
-def _tests(settings: Settings, sequences: Sequences, parts: Split, task: Task) -> tuple[Sequences, np.ndarray] | None:
-    """The sequences that are asked about only at the end, with the label in the classes of the task."""
-    if not settings.test_data:
+def _tests(
+    settings: Settings,
+    sequences: Sequences,
+    parts: Split,
+    task: Task,
+    given: tuple[Any, dict[str, Any]] | None,
+) -> tuple[Sequences, np.ndarray] | None:
+    """The sequences that are asked about only at the end, and which of them."""
+    if given is None and settings.test_data:
+        given = list(settings.test_data), {}
+    if given is None:
         return (sequences, parts.test) if len(parts.test) else None
-    tests = _read(settings, settings.test_data, known=sequences.features, known_label=task.known_label())
+    data, options = given
+    tests = _read(settings, data, sequences.features, task.known_label(), options, label=True)
     task.check(tests)
     return tests, np.arange(len(tests))
 
