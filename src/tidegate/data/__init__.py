@@ -2,6 +2,7 @@
 
 from tidegate.data.arrays import read_array, read_arrays
 from tidegate.data.film import Film, FilmBatch, open_film
+from tidegate.data.table import read_table
 from tidegate.data.video import Video, read_video
 
-__all__ = ["Film", "FilmBatch", "Video", "open_film", "read_array", "read_arrays", "read_video"]
+__all__ = ["Film", "FilmBatch", "Video", "open_film", "read_array", "read_arrays", "read_table", "read_video"]
