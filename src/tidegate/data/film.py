@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate.data.video import read_video
+from tidegate.data.video import mean_colours, read_video
 from tidegate.errors import FileError
 
 __all__ = [
@@ -47,7 +47,6 @@ STEPS = 50  # frames of a sequence
 FRAME = (88, 72)  # width and height of the pictures, half the programme's
 FEATURES = 11 * 9 * 3  # what a network sees of a frame: its mean colours over tiles of 8 x 8 pixels
 
-_TILE = 8
 _OPENING_STEPS = 5
 _TRAINING_SHARE = 0.7  # of every shot and of the advert, in the order of time
 _RUN_STEPS = (4, 10)  # a run of the rest is this long, where its shot and the room left allow
@@ -134,7 +133,7 @@ def open_film(clips: str | Path | None = None) -> Film:
     ranges = [*SHOTS.values(), ((len(programme), len(frames)),)]
     parts = [_split(shot) for shot in ranges]
     pieces: dict[Part, list[Pieces]] = {"train": [train for train, _ in parts], "test": [test for _, test in parts]}
-    return Film(frames, _mean_colours(frames), tuple(SHOTS), pieces)
+    return Film(frames, mean_colours(frames), tuple(SHOTS), pieces)
 
 
 def _split(ranges: tuple[tuple[int, int], ...]) -> tuple[Pieces, Pieces]:
@@ -156,10 +155,3 @@ def _cut_run(rng: np.random.Generator, pieces: Pieces, wanted: int) -> NDArray[n
     piece = int(rng.choice(len(pieces), p=room / room.sum()))
     first = pieces[piece][0] + int(rng.integers(room[piece]))
     return np.arange(first, first + length)
-
-
-def _mean_colours(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-    count, height, width, _ = frames.shape
-    tiles = frames.reshape(count, height // _TILE, _TILE, width // _TILE, _TILE, 3)
-    means: NDArray[np.float32] = tiles.mean(axis=(2, 4), dtype=np.float32)
-    return (means / np.float32(255)).reshape(count, -1)

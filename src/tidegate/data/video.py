@@ -1,6 +1,7 @@
 """Video files -> frames, through PyAV."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ from numpy.typing import NDArray
 from tidegate.errors import FileError, FileMissingError, InputValueError
 from tidegate.extras import require
 
-__all__ = ["Video", "read_video"]
+__all__ = ["TILE", "Video", "mean_colours", "pictures", "read_video"]
+
+#: Pixels of a tile whose mean colour is taken, in each direction.
+TILE = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,24 +33,56 @@ def read_video(path: str | Path, width: int, height: int) -> Video:
         FileMissingError: there is no such file.
         FileError: the file is not a video, has no frames, or is truncated or damaged.
     """
-    path = Path(path)
-    if width < 1 or height < 1:
-        raise InputValueError(f"width and height must be at least 1; got {width} x {height}")
-    if not path.is_file():
-        raise FileMissingError(f"there is no video file {str(path)!r}")
-    av: Any = require("av", "video")
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise FileError(f"{str(path)!r} must hold a video; it has no video stream")
-            stream = container.streams.video[0]
-            announced, rate = stream.frames, stream.average_rate
-            frames = [_fill(frame, width, height) for frame in container.decode(stream)]
-    except av.error.FFmpegError as error:
-        raise FileError(f"{str(path)!r} cannot be decoded as a video: {error.strerror}") from error
-    if not frames or len(frames) < announced:
-        raise FileError(f"{str(path)!r} is truncated: it announces {announced} frames and holds {len(frames)}")
-    return Video(np.stack(frames), float(rate) if rate else math.nan)
+    pictures_of = _Decoded(path, width, height)
+    frames = [picture for _, picture in pictures_of]
+    return Video(np.stack(frames), pictures_of.frames_per_second)
+
+
+def pictures(path: str | Path, width: int, height: int) -> Iterator[tuple[float | None, NDArray[np.uint8]]]:
+    """The frames of `path` one at a time, as `read_video` gives them, each with its presentation time in seconds.
+
+    Raises as `read_video`; that a file is truncated is known, and raised, at its end.
+    """
+    return iter(_Decoded(path, width, height))
+
+
+def mean_colours(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(N, height, width, 3) -> (N, height/8 * width/8 * 3) in [0, 1]: the mean colours of tiles of 8 x 8 pixels."""
+    count, height, width, _ = frames.shape
+    tiles = frames.reshape(count, height // TILE, TILE, width // TILE, TILE, 3)
+    means: NDArray[np.float32] = tiles.mean(axis=(2, 4), dtype=np.float32)
+    return (means / np.float32(255)).reshape(count, -1)
+
+
+class _Decoded:
+    """The frames of a video as they are decoded."""
+
+    def __init__(self, path: str | Path, width: int, height: int) -> None:
+        self._path, self._size = Path(path), (width, height)
+        #: Known when the first frame is; NaN if the file does not tell.
+        self.frames_per_second = math.nan
+        if width < 1 or height < 1:
+            raise InputValueError(f"width and height must be at least 1; got {width} x {height}")
+        if not self._path.is_file():
+            raise FileMissingError(f"there is no video file {str(path)!r}")
+
+    def __iter__(self) -> Iterator[tuple[float | None, NDArray[np.uint8]]]:
+        av: Any = require("av", "video")
+        where, count, announced = repr(str(self._path)), 0, 0
+        try:
+            with av.open(str(self._path), metadata_errors="replace") as container:
+                if not container.streams.video:
+                    raise FileError(f"{where} must hold a video; it has no video stream")
+                stream = container.streams.video[0]
+                announced, rate = stream.frames, stream.average_rate
+                self.frames_per_second = float(rate) if rate else math.nan
+                for frame in container.decode(stream):
+                    count += 1
+                    yield frame.time, _fill(frame, *self._size)
+        except av.error.FFmpegError as error:
+            raise FileError(f"{where} cannot be decoded as a video: {error.strerror}") from error
+        if not count or count < announced:
+            raise FileError(f"{where} is truncated: it announces {announced} frames and holds {count}")
 
 
 def _fill(frame: Any, width: int, height: int) -> NDArray[np.uint8]:
