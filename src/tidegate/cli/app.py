@@ -149,6 +149,33 @@ def predict(
         run_predict(console, run, data, out)
 
 
+@app.command()
+def compare(runs: Annotated[list[Path], typer.Argument(help="The folders of finished runs.")]) -> None:
+    """Finished runs side by side: scores, sizes, seconds, and which settings differ."""
+    console = Console()
+    with _refusals(console):
+        for package in _TRAIN_PACKAGES:
+            require(package, "train")
+        from tidegate.cli.runs import run_compare  # noqa: PLC0415 - Lightning loads only for a command that needs it
+
+        run_compare(console, runs)
+
+
+@app.command()
+def card(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    out: Annotated[Path | None, typer.Option(help="A file to write it to, instead of the terminal.")] = None,
+) -> None:
+    """A model card, made of a run's facts: data, scores, limits."""
+    console = Console()
+    with _refusals(console):
+        for package in _TRAIN_PACKAGES:
+            require(package, "train")
+        from tidegate.cli.runs import run_card  # noqa: PLC0415 - Lightning loads only for a command that needs it
+
+        run_card(console, run, out)
+
+
 @contextmanager
 def _refusals(console: Console, interrupted: str = "Interrupted; nothing was written.") -> Iterator[None]:
     """A refusal as one sentence and exit code 2, a failing disk as one and 1, an interrupt as one and 130."""

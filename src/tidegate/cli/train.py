@@ -1,10 +1,11 @@
 """`tidegate train` and `tidegate predict` on the terminal: bars while it learns, a table of scores at the end."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from tidegate.train.fitting import Moment
@@ -18,30 +19,38 @@ __all__ = ["run_predict", "run_train"]
 def run_train(console: Console, out: Path, *, config: Path | None, resume: bool, given: dict[str, Any]) -> None:
     """Train with the settings of the file, where `given` does not say otherwise, and tell how it goes."""
     settings = _settings(out, config, resume=resume, given=given)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[told]}"),
-        console=console,
-    ) as bars:
-        epochs = bars.add_task("epochs", total=settings.epochs, told="")
-        batches = bars.add_task("  batches", total=None, told="")
-        best = ""
-
-        def show(moment: Moment) -> None:
-            nonlocal best
-            loss = "" if moment.loss is None else f"loss {moment.loss:.4f}"
-            bars.update(batches, completed=moment.batch, total=moment.batches, told=loss)
-            if moment.scores is not None:
-                told = _in_words(moment.scores)
-                best = told if moment.best else best
-                bars.update(epochs, completed=moment.epoch + 1, told=f"{told} (best {best})")
-
-        run = train(settings, out, resume=resume, progress=show)
+    with _Bars(console, settings.epochs) as bars:
+        run = train(settings, out, resume=resume, progress=bars.show)
     console.print(_scores(run))
     console.print(f"Written to {out}: model.safetensors, run.json, config.yaml.")
+
+
+class _Bars:
+    """One line while it learns; it appears with the first batch, when everything that can be refused has been."""
+
+    def __init__(self, console: Console, epochs: int) -> None:
+        columns = (TextColumn("epoch {task.fields[epoch]}"), BarColumn(None), TimeElapsedColumn())
+        self._bars = Progress(*columns, TextColumn("{task.fields[told]}"), console=console, expand=True)
+        self._epochs, self._best = epochs, ""
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def show(self, moment: Moment) -> None:
+        """Tell how the run stands."""
+        if self._task is None:
+            self._bars.start()
+            self._task = self._bars.add_task("", total=self._epochs, epoch="", told="")
+        done = moment.epoch + moment.batch / max(moment.batches, 1)
+        self._bars.update(self._task, completed=done, epoch=f"{moment.epoch + 1}/{moment.epochs}")
+        if moment.scores is not None:
+            told = _in_words(moment.scores)
+            self._best = told if moment.best else self._best
+            self._bars.update(self._task, told=f"{told}; best {self._best}")
 
 
 def run_predict(console: Console, folder: Path, data: list[str], out: Path) -> None:
@@ -74,5 +83,6 @@ def _scores(run: Run) -> Table:
     return table
 
 
-def _in_words(scores: Any) -> str:
-    return ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+def _in_words(scores: Mapping[str, float]) -> str:
+    """The loss and the first metric."""
+    return ", ".join(f"{name} {value:.3f}" for name, value in list(scores.items())[:2])
