@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tidegate.data.sequences import Kind
 from tidegate.extras import require
 
-__all__ = ["Reading", "as_text", "decoded", "held_by", "is_number", "numbers_of_text", "read_time", "sorted_categories"]
+__all__ = ["Reading", "as_text", "decoded", "held_by", "is_number", "numbers_of_text", "read_time", "shown", "sorted_categories"]
 
 #: In columns of numbers these words are missing values; in columns of words only an empty cell is.
 MISSING_WORDS = ("", "NA", "N/A", "na", "n/a", "null", "NULL", "None")
@@ -123,6 +123,11 @@ def read_time(array: Any, form: str | None) -> NDArray[np.float64]:
         per_second, factor = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[unit], 1.0
         whole = pyarrow.int32() if types.is_time32(array.type) else pyarrow.int64()
     return _floats(compute.cast(array, whole)) / per_second * factor
+
+
+def shown(word: str) -> str:
+    """A cell as a sentence can show it."""
+    return repr(word if len(word) <= 60 else f"{word[:57]}...")
 
 
 def sorted_categories(words: Sequence[str]) -> tuple[str, ...]:

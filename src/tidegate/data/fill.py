@@ -234,7 +234,7 @@ def _check_times(
         seconds, name = float(times[row]), list(found.numbers)[sequence]
         file, row = _second_row(files, roles, found, sequence, seconds)
         raise FileError(
-            f"{file.place(row)}: a sequence must have one row for each time; {name!r} has two at {roles.time!r} "
+            f"{file.place(row)}: a sequence must have one row for each time; {cells.shown(name)} has two at {roles.time!r} "
             f"= {seconds:.15g}"
         )
 

@@ -130,6 +130,7 @@ class CsvFile:
         self._packed = path.name.lower().endswith(".gz")
         self._delimiter = "\t" if path.name.lower().removesuffix(".gz").endswith(".tsv") else ","
         self._quotes_closed = False
+        self._ragged: tuple[int, int] | None = None  # the cells that a row should have, and has
         self._check_encoding()
         with _damage_told(path, self._told), self._stream() as stream:
             self.names = _check_names(path, self._reader(stream, {}).schema.names)
@@ -146,14 +147,15 @@ class CsvFile:
         with self._stream() as stream:
             with _damage_told(self.path, self._told):
                 reader = self._reader(stream, types)
-            while True:
+                batch = next(reader, None)
+            while batch is not None:
                 with _damage_told(self.path, self._told):
-                    batch = next(reader, None)
-                if batch is None:
-                    break
+                    following = next(reader, None)
+                if following is None:
+                    self._check_quotes(stream.quotes)
                 if batch.num_rows:
                     yield {name: batch.column(number) for number, name in enumerate(types)}
-            self._check_quotes(stream.quotes)
+                batch = following
 
     def place(self, row: int) -> str:
         line = self._line(lambda number, _: number == row)
@@ -190,17 +192,18 @@ class CsvFile:
     def _not_utf8(self) -> str:
         return f"{str(self.path)!r} must be text in UTF-8; it is in another encoding, or no text"
 
-    @staticmethod
-    def _refuse_ragged(row: Any) -> str:
-        raise _RaggedError(row.expected_columns, row.actual_columns)
+    def _refuse_ragged(self, row: Any) -> str:
+        self._ragged = (int(row.expected_columns), int(row.actual_columns))
+        return "error"
 
     def _told(self, error: Exception) -> str | None:
         """What Arrow's error means to a person."""
         told, path = str(error), repr(str(self.path))
-        if isinstance(error, _RaggedError):
-            line = self._line(lambda _, cells: len(cells) != error.expected)
+        if self._ragged is not None:
+            expected, actual = self._ragged
+            line = self._line(lambda _, cells: len(cells) != expected)
             where = path if line is None else f"{path}, line {line}"
-            return f"{where}: every row must have {error.expected} cells, as the first; this one has {error.actual}"
+            return f"{where}: every row must have {expected} cells, as the first; this one has {actual}"
         if isinstance(error, UnicodeDecodeError) or "invalid UTF8" in told:
             return self._not_utf8()
         if "straddl" in told:
@@ -215,11 +218,14 @@ class CsvFile:
         """Arrow takes the end of a file for the closing quotation mark, and all rows up to it for one cell."""
         if quotes % 2 == 0 or self._quotes_closed:
             return
-        number, last = -1, [""]
-        for number, (_, cells) in enumerate(self._records()):  # noqa: B007
-            last = cells
+        line, last = 1, [""]
+        try:
+            for line, cells in self._records():  # noqa: B007
+                last = cells
+        except (csv.Error, OSError, EOFError):
+            raise FileError(f"{str(self.path)!r}: after line {line} a quotation mark is not closed") from None
         if "\n" in last[-1] or "\r" in last[-1]:
-            raise FileError(f"{self.place(number - 1)}: a quotation mark in this row is not closed")
+            raise FileError(f"{str(self.path)!r}, line {line}: a quotation mark in this row is not closed")
         self._quotes_closed = True
 
     def _line(self, wanted: Callable[[int, list[str]], bool]) -> int | None:
@@ -242,12 +248,6 @@ class CsvFile:
                 if cells:
                     yield begins, cells
                 begins = reader.line_num + 1
-
-
-class _RaggedError(ValueError):
-    def __init__(self, expected: int, actual: int) -> None:
-        super().__init__("ragged")
-        self.expected, self.actual = expected, actual
 
 
 class _Counted:
