@@ -1,6 +1,6 @@
 """Tables in long form become sequences: which rows, in which order, and what their cells mean."""
 
-import datetime
+import datetime as dt
 import decimal
 import gc
 import gzip
@@ -76,7 +76,9 @@ def test_paths_may_be_given_in_several_ways(tmp_path, how):
     assert read_table(paths[how], Columns(id="id")).ids == ["b", "a"]
 
 
-@pytest.mark.parametrize(("name", "delimiter"), [("t.csv", ","), ("t.tsv", "\t"), ("t.CSV.GZ", ","), ("t.tsv.gz", "\t")])
+@pytest.mark.parametrize(
+    ("name", "delimiter"), [("t.csv", ","), ("t.tsv", "\t"), ("t.CSV.GZ", ","), ("t.tsv.gz", "\t")]
+)
 def test_text_by_the_ending_of_its_name(tmp_path, name, delimiter):
     text = TABLE.replace(",", delimiter).encode()
     path = csv(tmp_path, gzip.compress(text) if name.lower().endswith("gz") else text, name)
@@ -116,7 +118,7 @@ def test_ids_of_text_keep_their_zeros(tmp_path):
         (pa.array(["x", "é"], pa.large_string()), ["x", "é"]),
         (pa.array(["x", "y"]).dictionary_encode(), ["x", "y"]),
         (pa.array([True, False]), ["true", "false"]),
-        (pa.array([datetime.date(2024, 1, 2), datetime.date(2024, 1, 1)]), ["2024-01-02", "2024-01-01"]),
+        (pa.array([dt.date(2024, 1, 2), dt.date(2024, 1, 1)]), ["2024-01-02", "2024-01-01"]),
     ],
 )
 def test_ids_of_any_type(tmp_path, ids, names):
@@ -508,3 +510,8 @@ def test_long_sequences_on_disk_are_brought_into_the_order_of_time(tmp_path):
     assert read.label is not None
     np.testing.assert_array_equal(read.label.values, expected * 2.0)
     assert_same(read, read_table(path, columns))
+
+
+def test_times_that_are_further_apart_than_the_largest_number(tmp_path):
+    read = read_table(csv(tmp_path, "t,x\n1e308,2\n-1e308,1\n"), Columns(time="t"))
+    np.testing.assert_array_equal(read.times, [-1e308, 1e308])

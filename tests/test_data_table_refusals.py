@@ -10,7 +10,7 @@ import pytest
 
 from tests.refusals import assert_refused
 from tests.table_helpers import COLUMNS, csv, parquet
-from tidegate.data import read_table
+from tidegate.data import read_table, table
 from tidegate.data.labels import check_label
 from tidegate.data.sequences import Columns, Feature, Label
 from tidegate.errors import FileError, FileMissingError, InputValueError
@@ -65,6 +65,7 @@ def test_a_file_named_twice(tmp_path):
         ("a.csv", "w,x\n1,2\n".encode("utf-16"), r"a\.csv' must be text in UTF-8"),
         ("a.csv", "w,x\n1,2\n".encode("utf-16-be"), r"a\.csv' must be text in UTF-8"),
         ("a.csv", b"w,x\n1,2\n\n1\n", r"a\.csv', line 4: every row must have 2 cells, as the first; this one has 1"),
+        ("a.csv", b"w,x\n1,2\n\xff\n1,2\n", r"a\.csv', line 3: every row must have 2 cells"),
         ("a.csv", b'w,x\n"1\n2",2\n1,2,3\n', r"a\.csv', line 4: every row must have 2 cells"),
         ("a.csv", b'w,x\n1,2\n1,"2\n3,4\n5,6\n', r"a\.csv', line 3: a quotation mark in this row is not closed"),
         ("a.csv", b'w,x\n1,2\n1,"' + b"2\n" * 3_000_000, "after line 2 a quotation mark is not closed"),
@@ -315,8 +316,6 @@ def test_no_room_on_the_disk(tmp_path, monkeypatch):
 
 
 def test_a_file_that_changes_while_it_is_read(tmp_path, monkeypatch):
-    import tidegate.data.table as table
-
     path = csv(tmp_path, "id,x\na,1\nb,2\n")
     real = table.survey
 

@@ -10,7 +10,17 @@ from numpy.typing import NDArray
 from tidegate.data.sequences import Kind
 from tidegate.extras import require
 
-__all__ = ["Reading", "as_text", "decoded", "held_by", "is_number", "numbers_of_text", "read_time", "shown", "sorted_categories"]
+__all__ = [
+    "Reading",
+    "as_text",
+    "decoded",
+    "held_by",
+    "is_number",
+    "numbers_of_text",
+    "read_time",
+    "shown",
+    "sorted_categories",
+]
 
 #: In columns of numbers these words are missing values; in columns of words only an empty cell is.
 MISSING_WORDS = ("", "NA", "N/A", "na", "n/a", "null", "NULL", "None")

@@ -179,22 +179,23 @@ class _same_file:  # noqa: N801 - a context
             raise _changed(self._file) from error
 
 
-def _steps(times: NDArray[Any], offsets: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
-    """The rows that follow another of their sequence, some at a time, with the seconds between them."""
+def _steps(
+    times: NDArray[Any], offsets: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]]:
+    """The rows that follow another of their sequence, some at a time, with the time before and theirs."""
     for rows in chunks(1, len(times)):
-        passed = np.diff(times[rows.start - 1 : rows.stop])
-        number = np.arange(rows.start, rows.stop)
         begins = offsets[np.searchsorted(offsets, rows.start) : np.searchsorted(offsets, rows.stop)] - rows.start
-        inside = np.ones(len(number), bool)
+        inside = np.ones(rows.stop - rows.start, bool)
         inside[begins] = False
-        yield number[inside], passed[inside]
+        part = np.asarray(times[rows.start - 1 : rows.stop])
+        yield np.flatnonzero(inside) + rows.start, part[:-1][inside], part[1:][inside]
 
 
 def _out_of_order(times: NDArray[Any], offsets: NDArray[np.int64]) -> list[int]:
     """The sequences in which time falls somewhere."""
     found: dict[int, None] = {}
-    for rows, passed in _steps(times, offsets):
-        sequences = np.searchsorted(offsets, rows[passed < 0], side="right") - 1
+    for rows, before, own in _steps(times, offsets):
+        sequences = np.searchsorted(offsets, rows[own < before], side="right") - 1
         found |= dict.fromkeys(np.unique(sequences).tolist())
     return list(found)
 
@@ -226,16 +227,17 @@ def _check_times(
     times: NDArray[Any], files: Sequence[TableFile], roles: Roles, found: Survey, offsets: NDArray[np.int64]
 ) -> None:
     """No sequence is at two places at once; the row that is told is the second of the two."""
-    for rows, passed in _steps(times, offsets):
-        if not (passed == 0).any():
+    for rows, before, own in _steps(times, offsets):
+        again = before == own
+        if not again.any():
             continue
-        row = int(rows[np.argmax(passed == 0)])
+        row = int(rows[np.argmax(again)])
         sequence = int(np.searchsorted(offsets, row, side="right")) - 1
-        seconds, name = float(times[row]), list(found.numbers)[sequence]
+        seconds, name = float(times[row]), cells.shown(list(found.numbers)[sequence])
         file, row = _second_row(files, roles, found, sequence, seconds)
         raise FileError(
-            f"{file.place(row)}: a sequence must have one row for each time; {cells.shown(name)} has two at {roles.time!r} "
-            f"= {seconds:.15g}"
+            f"{file.place(row)}: a sequence must have one row for each time; {name} has two at {roles.time!r} = "
+            f"{seconds:.15g}"
         )
 
 

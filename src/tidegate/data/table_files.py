@@ -130,7 +130,6 @@ class CsvFile:
         self._packed = path.name.lower().endswith(".gz")
         self._delimiter = "\t" if path.name.lower().removesuffix(".gz").endswith(".tsv") else ","
         self._quotes_closed = False
-        self._ragged: tuple[int, int] | None = None  # the cells that a row should have, and has
         self._check_encoding()
         with _damage_told(path, self._told), self._stream() as stream:
             self.names = _check_names(path, self._reader(stream, {}).schema.names)
@@ -158,7 +157,7 @@ class CsvFile:
                 batch = following
 
     def place(self, row: int) -> str:
-        line = self._line(lambda number, _: number == row)
+        line = self._line(row)
         return f"{str(self.path)!r}, {f'row {row + 1}' if line is None else f'line {line}'}"
 
     def _stream(self) -> "_Counted":
@@ -173,9 +172,7 @@ class CsvFile:
         return arrow.open_csv(
             stream,
             arrow.ReadOptions(block_size=BLOCK),
-            arrow.ParseOptions(
-                delimiter=self._delimiter, newlines_in_values=True, invalid_row_handler=self._refuse_ragged
-            ),
+            arrow.ParseOptions(delimiter=self._delimiter, newlines_in_values=True),
             arrow.ConvertOptions(
                 column_types=types, include_columns=list(types), null_values=[""], strings_can_be_null=True
             ),
@@ -192,26 +189,34 @@ class CsvFile:
     def _not_utf8(self) -> str:
         return f"{str(self.path)!r} must be text in UTF-8; it is in another encoding, or no text"
 
-    def _refuse_ragged(self, row: Any) -> str:
-        self._ragged = (int(row.expected_columns), int(row.actual_columns))
-        return "error"
-
     def _told(self, error: Exception) -> str | None:
         """What Arrow's error means to a person."""
         told, path = str(error), repr(str(self.path))
-        if self._ragged is not None:
-            expected, actual = self._ragged
-            line = self._line(lambda _, cells: len(cells) != expected)
-            where = path if line is None else f"{path}, line {line}"
-            return f"{where}: every row must have {expected} cells, as the first; this one has {actual}"
         if isinstance(error, UnicodeDecodeError) or "invalid UTF8" in told:
             return self._not_utf8()
         if "straddl" in told:
             return (
                 f"{path} must have rows of at most {BLOCK >> 20} MB; one is longer, or a quotation mark is not closed"
             )
+        if "CSV parse error: Expected" in told or "CSV parse error: Row" in told:
+            return self._ragged()
         if "Empty CSV" in told:
             return f"{path} has no rows"
+        return None
+
+    def _ragged(self) -> str | None:
+        """The sentence for the first row that is shorter or longer than the first of all; None if all are alike."""
+        expected = None
+        try:
+            for line, cells in self._records():
+                expected = expected or len(cells)
+                if len(cells) != expected:
+                    return (
+                        f"{str(self.path)!r}, line {line}: every row must have {expected} cells, as the first; "
+                        f"this one has {len(cells)}"
+                    )
+        except (csv.Error, OSError, EOFError):
+            return None
         return None
 
     def _check_quotes(self, quotes: int) -> None:
@@ -228,15 +233,12 @@ class CsvFile:
             raise FileError(f"{str(self.path)!r}, line {line}: a quotation mark in this row is not closed")
         self._quotes_closed = True
 
-    def _line(self, wanted: Callable[[int, list[str]], bool]) -> int | None:
-        """The line, as an editor counts them, on which the first row begins that is wanted; None if there is none."""
+    def _line(self, row: int) -> int | None:
+        """The line, as an editor counts them, on which a row begins; None if Python finds none there."""
         try:
-            for number, (line, cells) in enumerate(self._records(), start=-1):
-                if wanted(number, cells):
-                    return line
+            return next((line for number, (line, _) in enumerate(self._records(), start=-1) if number == row), None)
         except (csv.Error, OSError, EOFError):
             return None
-        return None
 
     def _records(self) -> Iterator[tuple[int, list[str]]]:
         """Every row, the first too, with the line on which it begins. Empty lines are none, as for Arrow."""
@@ -301,7 +303,8 @@ class ParquetFile:
         with _damage_told(self.path):
             file = self._opened(width)
         with file:
-            rows = file.iter_batches(batch_size=max(1, min(ROWS, CELLS // width)), columns=wanted)
+            # with threads, Arrow reads whole row groups ahead
+            rows = file.iter_batches(batch_size=max(1, min(ROWS, CELLS // width)), columns=wanted, use_threads=False)
             while True:
                 with _damage_told(self.path):
                     batch = next(rows, None)
@@ -320,4 +323,6 @@ class ParquetFile:
         """Pages are read as they are needed: a row group may be larger than the memory."""
         buffer = max(1 << 13, min(1 << 20, (1 << 26) // width))
         parquet = require("pyarrow.parquet", "train")
-        return parquet.ParquetFile(str(self.path), buffer_size=buffer, page_checksum_verification=True)
+        return parquet.ParquetFile(
+            str(self.path), buffer_size=buffer, pre_buffer=False, page_checksum_verification=True
+        )
