@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -115,6 +116,8 @@ def test_ids_of_text_keep_their_zeros(tmp_path):
     [
         (pa.array([3, 1], pa.int8()), ["3", "1"]),
         (pa.array([3.0, 1.0]), ["3", "1"]),
+        (pa.array([1e15, 0.5]), ["1000000000000000", "0.5"]),
+        (pa.array([3, 1], pa.float16()), ["3", "1"]),
         (pa.array(["x", "é"], pa.large_string()), ["x", "é"]),
         (pa.array(["x", "y"]).dictionary_encode(), ["x", "y"]),
         (pa.array([True, False]), ["true", "false"]),
@@ -424,7 +427,7 @@ def test_a_known_label_keeps_its_categories(tmp_path):
 
 def test_a_known_label_keeps_its_kind(tmp_path):
     path = csv(tmp_path, "id,x,y\na,1,0\na,1,0\nb,1,1\n")
-    options = {"columns": Columns(id="id", label="y"), "known": [Feature("x")]}
+    options: dict[str, Any] = {"columns": Columns(id="id", label="y"), "known": [Feature("x")]}
     number = read_table(path, **options, known_label=known_label(None)).label
     assert number is not None
     assert (number.categories, number.values.tolist()) == (None, [0, 1])

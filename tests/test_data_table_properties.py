@@ -48,7 +48,9 @@ class Drawn:
     @property
     def sequences(self) -> Sequences:
         label = None if self.label_parts is None else Label(*self.label_parts)
-        return Sequences(tuple(Feature(*parts) for parts in self.features), *self.arrays, label)
+        values, offsets, ids, times = self.arrays
+        features = tuple(Feature(*parts) for parts in self.features)
+        return Sequences(features, values, offsets, ids, times, label)
 
 
 @st.composite
@@ -81,11 +83,8 @@ def tables(draw: st.DrawFn) -> Drawn:
         table["y"] = values
     shuffled = pa.table(table).take(pa.array(order))
     met = list(dict.fromkeys(number_of[order].tolist()))
-    rows = []
-    for number in met:
-        own = np.flatnonzero(number_of == number)
-        rows.append(own[np.argsort(np.array(times)[own], kind="stable")] if has_times else own)
-    rows = np.concatenate(rows)
+    own = [np.flatnonzero(number_of == number) for number in met]
+    rows = np.concatenate([part[np.argsort(np.array(times)[part])] if has_times else part for part in own])
     given_label = None
     if label is not None:
         per_step = any(len(set(label[number_of == number].tolist())) > 1 for number in met)

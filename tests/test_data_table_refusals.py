@@ -3,6 +3,7 @@
 import gzip
 import os
 import sys
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -269,7 +270,7 @@ def test_known_features_that_are_missing(tmp_path):
 
 def test_a_known_label_that_is_another(tmp_path):
     path = csv(tmp_path, "id,x,y\na,1,1\na,2,2\n")
-    options = {"columns": Columns(id="id", label="y"), "known": [Feature("x")]}
+    options: dict[str, Any] = {"columns": Columns(id="id", label="y"), "known": [Feature("x")]}
     refused(
         path,
         "label 'y' must be the same in every row of a sequence, as in training; it differs in 'a'",
@@ -317,7 +318,7 @@ def test_no_room_on_the_disk(tmp_path, monkeypatch):
 
 def test_a_file_that_changes_while_it_is_read(tmp_path, monkeypatch):
     path = csv(tmp_path, "id,x\na,1\nb,2\n")
-    real = table.survey
+    real = vars(table)["survey"]
 
     def changing(text: str):
         def survey(*arguments):

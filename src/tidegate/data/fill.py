@@ -1,6 +1,8 @@
 """The second pass over a table: every row to its place, and the steps of each sequence into the order of time."""
 
+import mmap
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,7 +56,8 @@ def fill(files: Sequence[TableFile], roles: Roles, found: Survey, store: Store) 
             sequences = _sequences(file, position, start, size, arrays, roles, found)
             rows = _places(sequences, free, offsets, file)
             _write(filled, rows, file, start, arrays, roles, found)
-            store.touched(size * 8 * (len(roles.features) + 2))
+            apart = not isinstance(rows, slice)  # rows that lie apart have a page each
+            store.touched(size * max(8 * (len(roles.features) + 2), mmap.PAGESIZE * apart))
     if (free != offsets[1:]).any():
         raise _changed(files[0])
     if filled.times is not None:
@@ -165,18 +168,13 @@ def _numbers(reading: cells.Reading, array: Any, file: TableFile, start: int, se
     return numbers
 
 
-class _same_file:  # noqa: N801 - a context
+@contextmanager
+def _same_file(file: TableFile) -> Iterator[None]:
     """What could be read in the first pass, and now cannot, has changed."""
-
-    def __init__(self, file: TableFile) -> None:
-        self._file = file
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, require("pyarrow", "train").ArrowException):
-            raise _changed(self._file) from error
+    try:
+        yield
+    except require("pyarrow", "train").ArrowException as error:
+        raise _changed(file) from error
 
 
 def _steps(

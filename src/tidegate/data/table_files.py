@@ -21,6 +21,8 @@ PARQUET_ENDINGS = (".parquet", ".pq")
 BLOCK = 1 << 22
 #: Cells of Parquet that are decoded at a time, and the rows that this is at most.
 CELLS, ROWS = 1 << 20, 1 << 16
+#: Bytes of a row group of Parquet that is read whole.
+WHOLE = 1 << 26
 
 
 @runtime_checkable
@@ -283,11 +285,14 @@ class ParquetFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._is_large = False
         if path.stat().st_size == 0:
             raise FileError(f"{str(path)!r} is empty")
         with _damage_told(path), self._opened(1) as file:
             self._schema = file.schema_arrow
             self._rows = int(file.metadata.num_rows)
+            groups = (file.metadata.row_group(number) for number in range(file.metadata.num_row_groups))
+            self._is_large = any(group.total_byte_size > WHOLE for group in groups)
             names = _check_names(path, self._schema.names)
         self.names = names
 
@@ -320,8 +325,11 @@ class ParquetFile:
         return f"{str(self.path)!r}, row {row + 1}"
 
     def _opened(self, width: int) -> Any:
-        """Pages are read as they are needed: a row group may be larger than the memory."""
-        buffer = max(1 << 13, min(1 << 20, (1 << 26) // width))
+        """Row groups that may not fit into memory are read page by page.
+
+        Others are read whole: where a damaged page says that it has a gigabyte, Arrow sees at once that it has not.
+        """
+        buffer = max(1 << 13, min(1 << 20, WHOLE // width)) if self._is_large else 0
         parquet = require("pyarrow.parquet", "train")
         return parquet.ParquetFile(
             str(self.path), buffer_size=buffer, pre_buffer=False, page_checksum_verification=True
