@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-import pyarrow
+import pyarrow as pa
 import pyarrow.parquet
 
 from tidegate.data.sequences import Columns, Sequences
@@ -21,7 +21,7 @@ def csv(folder: Path, text: str | bytes, name: str = "table.csv") -> Path:
 
 def parquet(folder: Path, columns: dict, name: str = "table.parquet", **options) -> Path:
     path = folder / name
-    pyarrow.parquet.write_table(pyarrow.table(columns), path, **options)
+    pa.parquet.write_table(pa.table(columns), path, **options)
     return path
 
 

@@ -1,6 +1,6 @@
 """Tables in long form become sequences: which rows, in which order, and what their cells mean."""
 
-import datetime
+import datetime as dt
 import decimal
 import gc
 import gzip
@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -115,10 +116,12 @@ def test_ids_of_text_keep_their_zeros(tmp_path):
     [
         (pa.array([3, 1], pa.int8()), ["3", "1"]),
         (pa.array([3.0, 1.0]), ["3", "1"]),
+        (pa.array([1e15, 0.5]), ["1000000000000000", "0.5"]),
+        (pa.array([3, 1], pa.float16()), ["3", "1"]),
         (pa.array(["x", "é"], pa.large_string()), ["x", "é"]),
         (pa.array(["x", "y"]).dictionary_encode(), ["x", "y"]),
         (pa.array([True, False]), ["true", "false"]),
-        (pa.array([datetime.date(2024, 1, 2), datetime.date(2024, 1, 1)]), ["2024-01-02", "2024-01-01"]),
+        (pa.array([dt.date(2024, 1, 2), dt.date(2024, 1, 1)]), ["2024-01-02", "2024-01-01"]),
     ],
 )
 def test_ids_of_any_type(tmp_path, ids, names):
@@ -424,7 +427,7 @@ def test_a_known_label_keeps_its_categories(tmp_path):
 
 def test_a_known_label_keeps_its_kind(tmp_path):
     path = csv(tmp_path, "id,x,y\na,1,0\na,1,0\nb,1,1\n")
-    options = {"columns": Columns(id="id", label="y"), "known": [Feature("x")]}
+    options: dict[str, Any] = {"columns": Columns(id="id", label="y"), "known": [Feature("x")]}
     number = read_table(path, **options, known_label=known_label(None)).label
     assert number is not None
     assert (number.categories, number.values.tolist()) == (None, [0, 1])
@@ -510,3 +513,8 @@ def test_long_sequences_on_disk_are_brought_into_the_order_of_time(tmp_path):
     assert read.label is not None
     np.testing.assert_array_equal(read.label.values, expected * 2.0)
     assert_same(read, read_table(path, columns))
+
+
+def test_times_that_are_further_apart_than_the_largest_number(tmp_path):
+    read = read_table(csv(tmp_path, "t,x\n1e308,2\n-1e308,1\n"), Columns(time="t"))
+    np.testing.assert_array_equal(read.times, [-1e308, 1e308])

@@ -1,6 +1,6 @@
 """Cells -> numbers: what each type of column holds, and how text is read as numbers, time stamps or categories."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,7 +10,17 @@ from numpy.typing import NDArray
 from tidegate.data.sequences import Kind
 from tidegate.extras import require
 
-__all__ = ["Reading", "as_text", "decoded", "held_by", "is_number", "numbers_of_text", "read_time", "sorted_categories"]
+__all__ = [
+    "Reading",
+    "as_text",
+    "decoded",
+    "held_by",
+    "is_number",
+    "numbers_of_text",
+    "read_time",
+    "shown",
+    "sorted_categories",
+]
 
 #: In columns of numbers these words are missing values; in columns of words only an empty cell is.
 MISSING_WORDS = ("", "NA", "N/A", "na", "n/a", "null", "NULL", "None")
@@ -50,12 +60,13 @@ def as_text(array: Any) -> Any:
     """Cells as text: whole numbers without a point, whatever their type."""
     pyarrow, compute = require("pyarrow", "train"), require("pyarrow.compute", "train")
     array = decoded(array)
-    if pyarrow.types.is_floating(array.type):
-        array = compute.if_else(compute.is_nan(array), pyarrow.scalar(None, array.type), array)
-        known = array.drop_null().to_numpy(zero_copy_only=False).astype(np.float64)
-        if ((known == np.trunc(known)) & (np.abs(known) < 2**53)).all():
-            array = compute.cast(array, pyarrow.int64())
-    return array if array.type.equals(pyarrow.string()) else compute.cast(array, pyarrow.string())
+    if not pyarrow.types.is_floating(array.type):
+        return array if array.type.equals(pyarrow.string()) else compute.cast(array, pyarrow.string())
+    array = compute.cast(array, pyarrow.float64())
+    array = compute.if_else(compute.is_nan(array), pyarrow.scalar(None, pyarrow.float64()), array)
+    whole = compute.and_(compute.equal(array, compute.trunc(array)), compute.less(compute.abs(array), 2.0**53))
+    numbers = compute.cast(compute.if_else(whole, array, 0.0), pyarrow.int64())
+    return compute.if_else(whole, compute.cast(numbers, pyarrow.string()), compute.cast(array, pyarrow.string()))
 
 
 def is_number(text: str) -> bool:
@@ -125,6 +136,11 @@ def read_time(array: Any, form: str | None) -> NDArray[np.float64]:
     return _floats(compute.cast(array, whole)) / per_second * factor
 
 
+def shown(word: str) -> str:
+    """A cell as a sentence can show it."""
+    return repr(word if len(word) <= 60 else f"{word[:57]}...")
+
+
 def sorted_categories(words: Sequence[str]) -> tuple[str, ...]:
     """Categories in order: by number if they all are whole numbers, else by character."""
     if all(word.removeprefix("-").isdecimal() and word.isascii() and len(word) < 16 for word in words):
@@ -132,13 +148,16 @@ def sorted_categories(words: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(words))
 
 
-def _spellings(word: str) -> Sequence[str]:
-    """The ways in which a category may have been written where it was learned."""
+def _code_of(word: str, codes: Mapping[str, int]) -> int:
+    """The code of a category, however it is written here; -1 if it has none."""
+    if word in codes:
+        return codes[word]
     tight = word.strip()
-    ways = [word, tight, tight.lower() if tight in (*TRUE_WORDS, *FALSE_WORDS) else tight]
-    if len(tight) < 16 and is_number(tight) and float(tight).is_integer():
-        ways.append(str(int(float(tight))))
-    return ways
+    if tight in (*TRUE_WORDS, *FALSE_WORDS):
+        tight = tight.lower()
+    if tight not in codes and len(tight) < 16 and is_number(tight) and float(tight).is_integer():
+        tight = str(int(float(tight)))
+    return codes.get(tight, -1)
 
 
 @dataclass(frozen=True)
@@ -161,10 +180,9 @@ class Reading:
         return _floats(_booleans_of_text(text) if self.form == "boolean" else numbers_of_text(text, self.form))
 
     def _codes(self, text: Any) -> NDArray[np.float64]:
-        code = {word: number for number, word in enumerate(self.categories)}
+        known = {word: number for number, word in enumerate(self.categories)}
         encoded = text.dictionary_encode()
-        words = encoded.dictionary.to_pylist()
-        codes = [next((code[way] for way in _spellings(word) if way in code), -1) for word in words]
-        indices = encoded.indices.fill_null(len(words)).to_numpy(zero_copy_only=False)
+        codes = [_code_of(word, known) for word in encoded.dictionary.to_pylist()]
+        indices = encoded.indices.fill_null(len(codes)).to_numpy(zero_copy_only=False)
         made: NDArray[np.float64] = np.array([*codes, np.nan], np.float64)[indices]
         return made

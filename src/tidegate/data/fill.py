@@ -1,6 +1,8 @@
 """The second pass over a table: every row to its place, and the steps of each sequence into the order of time."""
 
+import mmap
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,7 +56,8 @@ def fill(files: Sequence[TableFile], roles: Roles, found: Survey, store: Store) 
             sequences = _sequences(file, position, start, size, arrays, roles, found)
             rows = _places(sequences, free, offsets, file)
             _write(filled, rows, file, start, arrays, roles, found)
-            store.touched(size * 8 * (len(roles.features) + 2))
+            apart = not isinstance(rows, slice)  # rows that lie apart have a page each
+            store.touched(size * max(8 * (len(roles.features) + 2), mmap.PAGESIZE * apart))
     if (free != offsets[1:]).any():
         raise _changed(files[0])
     if filled.times is not None:
@@ -165,36 +168,32 @@ def _numbers(reading: cells.Reading, array: Any, file: TableFile, start: int, se
     return numbers
 
 
-class _same_file:  # noqa: N801 - a context
+@contextmanager
+def _same_file(file: TableFile) -> Iterator[None]:
     """What could be read in the first pass, and now cannot, has changed."""
-
-    def __init__(self, file: TableFile) -> None:
-        self._file = file
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, require("pyarrow", "train").ArrowException):
-            raise _changed(self._file) from error
+    try:
+        yield
+    except require("pyarrow", "train").ArrowException as error:
+        raise _changed(file) from error
 
 
-def _steps(times: NDArray[Any], offsets: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
-    """The rows that follow another of their sequence, some at a time, with the seconds between them."""
+def _steps(
+    times: NDArray[Any], offsets: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]]:
+    """The rows that follow another of their sequence, some at a time, with the time before and theirs."""
     for rows in chunks(1, len(times)):
-        passed = np.diff(times[rows.start - 1 : rows.stop])
-        number = np.arange(rows.start, rows.stop)
         begins = offsets[np.searchsorted(offsets, rows.start) : np.searchsorted(offsets, rows.stop)] - rows.start
-        inside = np.ones(len(number), bool)
+        inside = np.ones(rows.stop - rows.start, bool)
         inside[begins] = False
-        yield number[inside], passed[inside]
+        part = np.asarray(times[rows.start - 1 : rows.stop])
+        yield np.flatnonzero(inside) + rows.start, part[:-1][inside], part[1:][inside]
 
 
 def _out_of_order(times: NDArray[Any], offsets: NDArray[np.int64]) -> list[int]:
     """The sequences in which time falls somewhere."""
     found: dict[int, None] = {}
-    for rows, passed in _steps(times, offsets):
-        sequences = np.searchsorted(offsets, rows[passed < 0], side="right") - 1
+    for rows, before, own in _steps(times, offsets):
+        sequences = np.searchsorted(offsets, rows[own < before], side="right") - 1
         found |= dict.fromkeys(np.unique(sequences).tolist())
     return list(found)
 
@@ -226,16 +225,17 @@ def _check_times(
     times: NDArray[Any], files: Sequence[TableFile], roles: Roles, found: Survey, offsets: NDArray[np.int64]
 ) -> None:
     """No sequence is at two places at once; the row that is told is the second of the two."""
-    for rows, passed in _steps(times, offsets):
-        if not (passed == 0).any():
+    for rows, before, own in _steps(times, offsets):
+        again = before == own
+        if not again.any():
             continue
-        row = int(rows[np.argmax(passed == 0)])
+        row = int(rows[np.argmax(again)])
         sequence = int(np.searchsorted(offsets, row, side="right")) - 1
-        seconds, name = float(times[row]), list(found.numbers)[sequence]
+        seconds, name = float(times[row]), cells.shown(list(found.numbers)[sequence])
         file, row = _second_row(files, roles, found, sequence, seconds)
         raise FileError(
-            f"{file.place(row)}: a sequence must have one row for each time; {name!r} has two at {roles.time!r} "
-            f"= {seconds:.15g}"
+            f"{file.place(row)}: a sequence must have one row for each time; {name} has two at {roles.time!r} = "
+            f"{seconds:.15g}"
         )
 
 

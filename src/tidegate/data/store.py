@@ -58,11 +58,11 @@ class Store:
                     allocate(file.fileno(), 0, size)
                 else:
                     file.truncate(size)
-            made: NDArray[Any] = np.memmap(path, np.float64, "r+", shape=shape)
+            made = np.memmap(path, np.float64, "r+", shape=shape)
         except OSError as error:
             raise FileError(f"{self._folder!r} has no room for {size:,} bytes: {error.strerror}") from error
-        if isinstance(made.base, mmap.mmap):
-            self._maps.append((made, made.base))
+        mapped: Any = made.base
+        self._maps.append((made, mapped))
         return made
 
     def drop(self, array: NDArray[Any]) -> None:

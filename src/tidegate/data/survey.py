@@ -225,7 +225,7 @@ class _Text:
         found = [unique[int(index)].as_py() for index in np.flatnonzero(words)]
         first = place(int(compute.index(text, found[0]).as_py())) if found and not self.has_words else ""
         if found and not self.has_words:
-            self.has_words, self.example = True, f"{first}: column {self.name!r} holds {found[0]!r}"
+            self.has_words, self.example = True, f"{first}: column {self.name!r} holds {cells.shown(found[0])}"
         if self.has_words and self.has_numbers:
             raise FileError(
                 f"{self.example}, and numbers in other rows; "
@@ -259,7 +259,7 @@ class _Time:
                 low, high = (middle, high) if some else (low, middle)
             raise FileError(
                 f"{place(low)}: column {self.name!r} must hold numbers, or dates and times as in 2024-01-31T12:00:00, "
-                f"all in one form; got {text[low].as_py()!r}"
+                f"all in one form; got {cells.shown(text[low].as_py())}"
             )
         self.forms = left
 
