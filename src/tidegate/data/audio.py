@@ -33,7 +33,7 @@ def read_audio(
 ) -> Sequences:
     """Each file a sequence of log-mel frames, features mel0 to mel39, one every 10 ms (see `data.mel`).
 
-    Sound is mixed to one channel and resampled to 16 kHz, decoded as it is needed. `times` are the middles of the
+    Sound is resampled to 16 kHz and the mean of its channels taken, piece by piece. `times` are the middles of the
     frames, in seconds from the beginning. A recording shorter than a frame (25 ms) is padded with silence to one.
 
     Raises:
@@ -93,10 +93,10 @@ def _samples(path: Path) -> Iterator[NDArray[np.float32]]:
             stream = _stream(container, where)
             stream.codec_context.options = _STRICT
             announced = float(stream.duration * stream.time_base) if stream.duration else 0.0
-            resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE)
+            resampler = av.AudioResampler(format="fltp", rate=RATE)
             for frame in _checked(container.decode(stream), announced, where):
                 for part in resampler.resample(frame):  # of None: what it still holds
-                    yield part.to_ndarray().reshape(-1)
+                    yield part.to_ndarray().mean(axis=0)
     except FileError:
         raise
     except (av.error.FFmpegError, ValueError) as error:

@@ -84,7 +84,7 @@ def read_wide(
 
 
 def of_arrays(
-    x: Array | Sequence[Array],
+    x: Array | Sequence[Any],
     y: Any = None,
     columns: Columns = NO_COLUMNS,
     *,
@@ -174,13 +174,16 @@ def _opened(path: Path, columns: Columns) -> _Wide:
 def _mapped(path: Path) -> Array:
     """The array of a `.npy` file as a memory map."""
     opened(path)
+    with path.open("rb") as file:
+        mappable = file.read(6) == b"\x93NUMPY"
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.load(path, mmap_mode="r", allow_pickle=False) if mappable else None
     except Exception:  # noqa: BLE001 - read_array says what is wrong with it
         array = None
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
+    if array is None or array.dtype.kind not in "fiub":
         return read_array(path)
-    return array
+    found: Array = array
+    return found
 
 
 def _check(where: str, part: _Wide, error: type[ValueError] = FileError) -> None:
