@@ -113,7 +113,8 @@ def refusal(call: Callable[[], object]) -> Exception | None:
 
 def survives(read: Callable[[Path], object], whole: bytes, path: Path, seconds: float, seed: int = 0) -> dict[str, int]:
     """Read damaged copies for some seconds: each gives sequences or one sentence. How often which came."""
-    rng, until, counts = np.random.default_rng(seed), time.monotonic() + seconds, {}
+    rng, until = np.random.default_rng(seed), time.monotonic() + seconds
+    counts: dict[str, int] = {}
     while time.monotonic() < until:
         path.write_bytes(data := damaged(whole, rng))
         told = "read" if (error := refusal(lambda: read(path))) is None else type(error).__name__

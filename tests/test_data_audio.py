@@ -74,7 +74,9 @@ def test_a_recording_is_its_frames_with_their_times(tmp_path, suffix, codec):
     samples = tone(440, 0.5)
     sequences = read(write_sound(tmp_path / f"a{suffix}", samples, codec=codec))
     assert sequences.values.dtype == np.float32
-    np.testing.assert_allclose(sequences.values, log_mel(samples.astype(np.float32) / 32768), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        sequences.values, log_mel(samples.astype(np.float32) / np.float32(32768)), rtol=1e-6, atol=1e-6
+    )
     np.testing.assert_allclose(sequences.times, 0.0125 + 0.01 * np.arange(48))
     assert [feature.name for feature in sequences.features][::39] == ["mel0", "mel39"]
     assert sequences.ids == [f"a{suffix}"]
@@ -87,7 +89,7 @@ def test_pieces_make_no_difference(tmp_path_factory, count, piece):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tidegate.data.audio._PIECE", piece)
         found = read(path)
-    padded = np.pad(samples, (0, max(0, 400 - count))).astype(np.float32) / 32768
+    padded = np.pad(samples, (0, max(0, 400 - count))).astype(np.float32) / np.float32(32768)
     np.testing.assert_allclose(found.values, log_mel(padded), rtol=1e-6, atol=1e-6)
 
 
@@ -138,9 +140,10 @@ def test_sound_without_samples_is_one_sentence(tmp_path):
     assert_refused(lambda: read(path), FileError, "a.wav' (must hold sound; it has no samples|cannot be decoded)")
 
 
-def test_samples_that_are_not_finite_are_one_sentence(tmp_path):
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e38])
+def test_samples_that_are_not_finite_are_one_sentence(tmp_path, bad):
     samples = np.zeros(8000, np.float32)
-    samples[5000] = np.nan
+    samples[5000] = bad
     path = write_sound(tmp_path / "a.wav", samples, codec="pcm_f32le")
     assert_refused(
         lambda: read(path), FileError, "must hold finite samples; in second 0.[0-9]+ or soon after one is not"

@@ -1,6 +1,7 @@
 """Video: the colours of its frames with their times, and what is damaged."""
 
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -84,7 +85,7 @@ def test_a_video_without_frames_is_one_sentence(tmp_path):
 def test_a_grid_that_is_none_is_one_sentence(as_users_run_it):
     for grid in ((0, 1), (1, 2, 3), (1.5, 2)):
         assert_refused(
-            lambda grid=grid: read(CLIPS / "advert.mp4", grid=grid), InputValueError, "grid must be two whole numbers"
+            partial(read, CLIPS / "advert.mp4", grid=grid), InputValueError, "grid must be two whole numbers"
         )
 
 

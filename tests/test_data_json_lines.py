@@ -113,7 +113,11 @@ def test_a_name_that_a_step_lacks_is_missing(tmp_path):
 
 
 def test_a_label_in_rows_is_of_sequences_unless_it_changes_within_one(tmp_path):
-    rows = [{"id": 1, "x": 0, "y": "a"}, {"id": 1, "x": 1, "y": None}, {"id": 2, "x": 1, "y": "b"}]
+    rows: list[dict[str, object]] = [
+        {"id": 1, "x": 0, "y": "a"},
+        {"id": 1, "x": 1, "y": None},
+        {"id": 2, "x": 1, "y": "b"},
+    ]
     label = read(put(tmp_path, rows), columns=Columns(id="id", label="y")).label
     assert not label.per_step
     assert label.values.tolist() == [0, 1]

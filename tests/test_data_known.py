@@ -1,5 +1,8 @@
 """Features chosen, made categories, and brought into those of a trained network."""
 
+from functools import partial
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,10 +10,13 @@ from hypothesis import strategies as st
 
 from tests.refusals import assert_refused
 from tidegate.data import Columns, Feature, Label, Sequences
-from tidegate.data.known import as_asked, as_known, label_as_known
+from tidegate.data import known as functions
 from tidegate.errors import InputValueError
 
 NAN = np.nan
+as_asked: Any = functions.as_asked
+as_known: Any = functions.as_known
+label_as_known: Any = functions.label_as_known
 
 
 @pytest.fixture
@@ -36,8 +42,8 @@ def test_order_and_unseen_categories(sequences):
 def test_kinds_that_fit(sequences):
     known = (Feature("speed", "category", ("1", "2.5")), Feature("on"))
     np.testing.assert_array_equal(as_known(sequences, known).values, [[0, 0], [NAN, 1], [-1, NAN], [1, 1]])
-    known = (Feature("on", "category", ("true",)),)
-    np.testing.assert_array_equal(as_known(sequences, known).values[:, 0], [-1, 0, NAN, 0])
+    as_category = (Feature("on", "category", ("true",)),)
+    np.testing.assert_array_equal(as_known(sequences, as_category).values[:, 0], [-1, 0, NAN, 0])
     zeros = as_known(sequences, (Feature("on"),))
     np.testing.assert_array_equal(as_known(zeros, (Feature("on", "boolean"),)).values, zeros.values)
 
@@ -55,7 +61,7 @@ def test_what_does_not_fit_is_one_sentence(sequences):
         ((Feature("gear", "boolean"),), "'gear' must be true or false, as in training; here it is 'a'"),
         ((Feature("speed", "boolean"),), "'speed' must be true or false, as in training; here it is 3"),
     ]:
-        assert_refused(lambda known=known: as_known(sequences, known), InputValueError, sentence)
+        assert_refused(partial(as_known, sequences, known), InputValueError, sentence)
 
 
 def test_columns_choose_ignore_and_make_categories(sequences):
@@ -72,7 +78,7 @@ def test_names_that_are_none_are_one_sentence(sequences):
         (Columns(categorical=("no",)), "categorical must name"),
         (Columns(ignore=("on", "speed", "gear")), "at least one feature must be left"),
     ]:
-        assert_refused(lambda columns=columns: as_asked(sequences, columns), InputValueError, sentence)
+        assert_refused(partial(as_asked, sequences, columns), InputValueError, sentence)
 
 
 def test_labels_get_the_codes_of_training():

@@ -65,8 +65,12 @@ def tables(monkeypatch):
     module = ModuleType("tidegate.data.table")
     calls = []
     answer = read(np.zeros((1, 2)))
-    module.read_table = lambda *given, **named: calls.append((given, named)) or answer
-    module.table_of = lambda *given, **named: calls.append((given, named)) or answer
+
+    def called(*given, **named):
+        calls.append((given, named))
+        return answer
+
+    vars(module).update(read_table=called, table_of=called)
     monkeypatch.setitem(sys.modules, "tidegate.data.table", module)
     return calls
 

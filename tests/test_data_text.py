@@ -1,5 +1,7 @@
 """Text: every byte and character read back, in pieces of any size, and wrong encodings named."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -128,7 +130,7 @@ def test_options_that_are_none_are_one_sentence(tmp_path, as_users_run_it):
         ({"columns": Columns(time="t")}, "text files have no columns; got columns.time='t'"),
         ({"grid": (1, 1)}, "grid means nothing for text: it takes level, per, encoding, label"),
     ]:
-        assert_refused(lambda options=options: read(tmp_path / "x.txt", **options), InputValueError, sentence)
+        assert_refused(partial(read, tmp_path / "x.txt", **options), InputValueError, sentence)
 
 
 def test_empty_files_are_one_sentence(tmp_path):

@@ -227,6 +227,15 @@ def test_what_does_not_fit_in_memory_is_one_sentence(x, y, error, sentence):
     assert_refused(lambda: read(x, y=y), error, sentence)
 
 
+def test_headers_that_look_like_those_of_python_2_give_no_warning(tmp_path):
+    path = tmp_path / "x.npy"
+    np.save(path, np.ones((2, 3)))
+    path.write_bytes(path.read_bytes().replace(b"(2, 3)", b"(2L,3)"))
+    same(read(path), np.ones((2, 3, 1)))
+    path.write_bytes(path.read_bytes().replace(b"{'descr'", b"\n  'descr'"))
+    assert_refused(lambda: read(path), FileError, "x.npy' is truncated or not a .npy")
+
+
 def test_damage_changes_something():
     rng = np.random.default_rng(0)
     assert sum(damaged(b"0123456789", rng) != b"0123456789" for _ in range(50)) > 40

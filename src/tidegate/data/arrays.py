@@ -1,6 +1,7 @@
 """Arrays of numbers from `.npy` and `.npz` files, read without running code from them."""
 
 import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -40,7 +41,11 @@ def read_arrays(path: str | Path) -> Mapping[str, NDArray[Any]]:
     if not path.is_file():
         raise FileError(f"{str(path)!r} must be a file")
     try:
-        with path.open("rb") as file:  # np.load leaves one that it opened itself open where a .npz is damaged
+        with (
+            warnings.catch_warnings(),
+            path.open("rb") as file,
+        ):  # np.load leaves one that it opened itself open where a .npz is damaged
+            warnings.simplefilter("ignore")  # of files that Python 2 wrote, and of headers that look like theirs
             loaded = np.load(file, allow_pickle=False)
             arrays = {"": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
     except _DAMAGE as error:

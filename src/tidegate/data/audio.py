@@ -107,7 +107,7 @@ def _checked(frames: Iterator[Any], announced: float, where: str) -> Iterator[An
     """The frames, and None at their end, unless they end too soon or are not finite."""
     heard = 0.0  # seconds
     for frame in frames:
-        if frame.format.name.startswith(("flt", "dbl")) and not np.isfinite(frame.to_ndarray()).all():
+        if frame.format.name.startswith(("flt", "dbl")) and not (np.abs(frame.to_ndarray()) < _LOUDEST).all():
             raise FileError(f"{where} must hold finite samples; in second {heard:.3f} or soon after one is not")
         heard += frame.samples / frame.sample_rate
         yield frame
@@ -142,4 +142,6 @@ def _require_whole_wav(path: Path, size: int) -> None:
             file.seek(length + length % 2, 1)
 
 
+#: Samples are in [-1, 1], or whole numbers of 32 bits at most that are stored as they are.
+_LOUDEST = 2.0**32
 _UNTOLD = (0, 2**32 - 1)  # sizes of a file that was written as a stream

@@ -1,5 +1,6 @@
 """Arrays (S, T) or (S, T, F), in `.npy` and `.npz` files and in memory -> sequences."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -177,7 +178,9 @@ def _mapped(path: Path) -> Array:
     with path.open("rb") as file:
         mappable = file.read(6) == b"\x93NUMPY"
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False) if mappable else None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as in read_arrays
+            array = np.load(path, mmap_mode="r", allow_pickle=False) if mappable else None
     except Exception:  # noqa: BLE001 - read_array says what is wrong with it
         array = None
     if array is None or array.dtype.kind not in "fiub":
