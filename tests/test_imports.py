@@ -172,8 +172,8 @@ def test_no_room_can_come_back_to_itself():
 # ---------------------------------------------------------------------------------------------------------------------
 # `import tidegate`
 
-HEAVY = {"PIL", "av", "jinja2", "lightning", "numba", "onnx", "plotly", "rich", "safetensors", "torchmetrics"}
-HEAVY |= {"triton", "typer"}
+HEAVY = {"PIL", "av", "jinja2", "lightning", "numba", "onnx", "plotly", "pyarrow", "rich", "safetensors"}
+HEAVY |= {"torchmetrics", "triton", "typer"}
 LIMIT = 0.15
 
 PROBE = """

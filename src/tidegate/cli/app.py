@@ -3,17 +3,19 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from tidegate import __version__
+from tidegate.cli.options import with_settings
 from tidegate.extras import require
 
 __all__ = ["app"]
 
 #: Asked for before any work is done.
+_TRAIN_PACKAGES = ("lightning", "pyarrow", "safetensors", "torchmetrics", "yaml")
 _DEMO_PACKAGES = ("av", "jinja2", "lightning", "PIL", "plotly", "safetensors", "torchmetrics")
 
 #: `train.demo.TRAINING_STEPS`, which only a command that trains imports; a test says that they are one.
@@ -105,13 +107,82 @@ def doctor(
         run(console, source, data=data, layer=layer, batch_first=batch_first, as_json=as_json)
 
 
+@app.command()
+@with_settings
+def train(
+    out: Annotated[Path, typer.Option(help="The folder for the run: new or empty.")],
+    data: Annotated[list[str] | None, typer.Argument(help="Files, folders or glob patterns with sequences.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A YAML file with any of these options; what is typed here goes before it.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in this folder.")] = False,
+    *,
+    given: dict[str, Any],
+) -> None:
+    """Train a network on your own sequences, and keep the best with its score.
+
+    Reads tables in long form (CSV, Parquet: one row a step), arrays, .ts archives, JSON Lines, text, audio and video.
+    The label decides the task: a category or a number, of each sequence or of every step.
+    """
+    console = Console()
+    with _refusals(console, "Interrupted; --resume goes on after the last whole epoch."):
+        for package in _TRAIN_PACKAGES:
+            require(package, "train")
+        from tidegate.cli.train import run_train  # noqa: PLC0415 - Lightning loads only for a command that needs it
+
+        run_train(console, out, config=config, resume=resume, given=given | ({"data": data} if data else {}))
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    data: Annotated[list[str], typer.Argument(help="Files, folders or glob patterns with sequences.")],
+    out: Annotated[Path, typer.Option(help="The table to write: .csv, .parquet or .jsonl.")],
+) -> None:
+    """What a trained network says of new sequences, as a table."""
+    console = Console()
+    with _refusals(console):
+        for package in _TRAIN_PACKAGES:
+            require(package, "train")
+        from tidegate.cli.train import run_predict  # noqa: PLC0415 - Lightning loads only for a command that needs it
+
+        run_predict(console, run, data, out)
+
+
+@app.command()
+def compare(runs: Annotated[list[Path], typer.Argument(help="The folders of finished runs.")]) -> None:
+    """Finished runs side by side: scores, sizes, seconds, and which settings differ."""
+    console = Console()
+    with _refusals(console):
+        for package in _TRAIN_PACKAGES:
+            require(package, "train")
+        from tidegate.cli.runs import run_compare  # noqa: PLC0415 - Lightning loads only for a command that needs it
+
+        run_compare(console, runs)
+
+
+@app.command()
+def card(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    out: Annotated[Path | None, typer.Option(help="A file to write it to, instead of the terminal.")] = None,
+) -> None:
+    """A model card, made of a run's facts: data, scores, limits."""
+    console = Console()
+    with _refusals(console):
+        for package in _TRAIN_PACKAGES:
+            require(package, "train")
+        from tidegate.cli.runs import run_card  # noqa: PLC0415 - Lightning loads only for a command that needs it
+
+        run_card(console, run, out)
+
+
 @contextmanager
-def _refusals(console: Console) -> Iterator[None]:
+def _refusals(console: Console, interrupted: str = "Interrupted; nothing was written.") -> Iterator[None]:
     """A refusal as one sentence and exit code 2, a failing disk as one and 1, an interrupt as one and 130."""
     try:
         yield
     except KeyboardInterrupt:
-        console.print("Interrupted; nothing was written.")
+        console.print(interrupted)
         raise typer.Exit(130) from None
     except (ValueError, TypeError, ImportError) as error:
         if not type(error).__module__.startswith("tidegate."):

@@ -16,7 +16,7 @@ require("lightning", "train")
 
 import lightning.pytorch as lightning  # noqa: E402
 
-__all__ = ["train_classifier"]
+__all__ = ["fit_quietly", "quiet", "train_classifier"]
 
 
 def train_classifier(
@@ -32,7 +32,7 @@ def train_classifier(
     Raises `KeyboardInterrupt` if interrupted, with the model as the last whole step left it.
     """
     training = ClassifierTraining(model.train(), learning_rate)
-    with _quiet():
+    with quiet():
         trainer = lightning.Trainer(
             accelerator="cpu",
             devices=1,
@@ -44,15 +44,21 @@ def train_classifier(
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        _fit(trainer, training, batches)
+        fit_quietly(trainer, training, (batch for batch in batches))  # a list would pass for several loaders at once
     model.eval()
     return training
 
 
-def _fit(trainer: lightning.Trainer, training: ClassifierTraining, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+def fit_quietly(
+    trainer: lightning.Trainer,
+    module: lightning.LightningModule,
+    batches: Iterable[object],
+    validation: Iterable[object] | None = None,
+) -> None:
+    """Lightning's fit, with an interrupt that stays a `KeyboardInterrupt`."""
     handler = signal.getsignal(signal.SIGINT)
     try:
-        trainer.fit(training, (batch for batch in batches))  # a list would pass for several loaders at once
+        trainer.fit(module, batches, validation)
     except SystemExit:
         if not trainer.interrupted:
             raise
@@ -62,7 +68,7 @@ def _fit(trainer: lightning.Trainer, training: ClassifierTraining, batches: Iter
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep Lightning's remarks about hardware, its tips and its own deprecations off the terminal."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]

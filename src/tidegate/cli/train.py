@@ -1,0 +1,88 @@
+"""`tidegate train` and `tidegate predict` on the terminal: bars while it learns, a table of scores at the end."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from tidegate.train.fitting import Moment
+from tidegate.train.predict import answers, write_table
+from tidegate.train.run import Run, load_run, train
+from tidegate.train.settings import Settings, read_settings
+
+__all__ = ["run_predict", "run_train"]
+
+
+def run_train(console: Console, out: Path, *, config: Path | None, resume: bool, given: dict[str, Any]) -> None:
+    """Train with the settings of the file, where `given` does not say otherwise, and tell how it goes."""
+    settings = _settings(out, config, resume=resume, given=given)
+    with _Bars(console, settings.epochs) as bars:
+        run = train(settings, out, resume=resume, progress=bars.show)
+    console.print(_scores(run))
+    console.print(f"Written to {out}: model.safetensors, run.json, config.yaml.")
+
+
+class _Bars:
+    """One line while it learns; it appears with the first batch, when everything that can be refused has been."""
+
+    def __init__(self, console: Console, epochs: int) -> None:
+        columns = (TextColumn("epoch {task.fields[epoch]}"), BarColumn(None), TimeElapsedColumn())
+        self._bars = Progress(*columns, TextColumn("{task.fields[told]}"), console=console, expand=True)
+        self._epochs, self._best = epochs, ""
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def show(self, moment: Moment) -> None:
+        """Tell how the run stands."""
+        if self._task is None:
+            self._bars.start()
+            self._task = self._bars.add_task("", total=self._epochs, epoch="", told="")
+        done = moment.epoch + moment.batch / max(moment.batches, 1)
+        self._bars.update(self._task, completed=done, epoch=f"{moment.epoch + 1}/{moment.epochs}")
+        if moment.scores is not None:
+            told = _in_words(moment.scores)
+            self._best = told if moment.best else self._best
+            self._bars.update(self._task, told=f"{told}; best {self._best}")
+
+
+def run_predict(console: Console, folder: Path, data: list[str], out: Path) -> None:
+    """Write what the run's model says of the sequences in `data`."""
+    run = load_run(folder)
+    rows = write_table(answers(run.model, run.task, run.settings, run.read(data)), out)
+    console.print(f"{rows:,} {'row' if rows == 1 else 'rows'} written to {out}.")
+
+
+def _settings(out: Path, config: Path | None, *, resume: bool, given: dict[str, Any]) -> Settings:
+    """What the command line says, over what the file says; a run that is resumed has its own file."""
+    file = out / "config.yaml" if resume and config is None and (out / "config.yaml").is_file() else config
+    told = {} if file is None else read_settings(file)
+    return Settings.from_dict({**told, **given})
+
+
+def _scores(run: Run) -> Table:
+    table = Table(title=f"{run.task.name}: {run.task.label}", title_justify="left", title_style="bold")
+    table.add_column("part")
+    table.add_column("sequences", justify="right")
+    names = list(run.facts["validation"])
+    for name in names:
+        table.add_column(name, justify="right")
+    for part in ("validation", "test"):
+        scores = run.facts[part]
+        if scores:
+            table.add_row(part, f"{run.facts['data'][part]:,}", *(f"{scores[name]:.4f}" for name in names))
+    table.caption = f"best after {run.facts['best_epoch'] + 1} of {len(run.facts['history'])} epochs"
+    table.caption_justify = "left"
+    return table
+
+
+def _in_words(scores: Mapping[str, float]) -> str:
+    """The loss and the first metric."""
+    return ", ".join(f"{name} {value:.3f}" for name, value in list(scores.items())[:2])

@@ -1,0 +1,127 @@
+"""Batches of sequences: which come together, in which order, cut into chunks where they are long."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tidegate.data.sequences import Sequences
+
+__all__ = ["Batch", "Batches"]
+
+#: How many batches' worth of sequences are sorted by length together, so that little is padded and much is shuffled.
+_SORTED_TOGETHER = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Some sequences, or a chunk of each, side by side and padded."""
+
+    #: (B,) which sequences they are.
+    numbers: NDArray[np.int64]
+    values: Float[Tensor, "T B F"]
+    #: (B,) how many of the steps are theirs; 0 for a sequence that ended in an earlier chunk.
+    lengths: Int[Tensor, "B"]
+    #: (B,) or per step (T, B); NaN where it is not known, or where a sequence is not at its end.
+    label: Tensor | None
+    #: The first step of the chunk in its sequences: 0 where the state begins anew.
+    start: int
+    #: No chunk follows.
+    last: bool
+
+    def pin_memory(self) -> "Batch":
+        """Itself: what is on the CPU stays there."""
+        return self
+
+
+class Batches:
+    """The sequences `numbers` in batches, in an order that follows from the seed and the epoch alone.
+
+    Iterating gives one epoch. Sequences of like length come together, unless `sort` is False; with `chunk`, each batch
+    is given in pieces of at most so many steps, one after the other. What lies on disk is read piece by piece.
+    """
+
+    def __init__(
+        self,
+        sequences: Sequences,
+        numbers: Sequence[int] | NDArray[np.int64],
+        batch_size: int,
+        *,
+        chunk: int | None = None,
+        shuffle: int | None = None,
+        sort: bool = True,
+    ) -> None:
+        self.sequences, self.numbers = sequences, np.asarray(numbers, np.int64)
+        self.batch_size, self.chunk, self.shuffle, self.sort = batch_size, chunk, shuffle, sort
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        """How many pieces an epoch has."""
+        return sum(self._pieces(group) for group in self._groups())
+
+    def __iter__(self) -> Iterator[Batch]:
+        for group in self._groups():
+            yield from self._of(group)
+
+    def _groups(self) -> list[NDArray[np.int64]]:
+        """The sequences of each batch."""
+        if self.shuffle is None:
+            ordered = self.numbers
+        else:
+            ordered = np.random.default_rng([self.shuffle, self.epoch]).permutation(self.numbers)
+        together = self.batch_size * _SORTED_TOGETHER
+        groups = []
+        for start in range(0, len(ordered), together):
+            near = ordered[start : start + together]
+            if self.sort:
+                near = near[np.argsort(self.sequences.lengths[near], kind="stable")]
+            groups += [near[at : at + self.batch_size] for at in range(0, len(near), self.batch_size)]
+        if self.shuffle is not None:
+            order = np.random.default_rng([self.shuffle, self.epoch, 1]).permutation(len(groups))
+            groups = [groups[at] for at in order]
+        return groups
+
+    def _pieces(self, group: NDArray[np.int64]) -> int:
+        longest = int(self.sequences.lengths[group].max())
+        return 1 if self.chunk is None else -(-longest // self.chunk)
+
+    def _of(self, group: NDArray[np.int64]) -> Iterator[Batch]:
+        lengths = self.sequences.lengths[group]
+        longest = int(lengths.max())
+        width = longest if self.chunk is None else self.chunk
+        for start in range(0, longest, width):
+            stop = min(start + width, longest)
+            here = np.clip(lengths - start, 0, stop - start)
+            yield Batch(
+                group,
+                self._values(group, start, here, stop - start),
+                torch.from_numpy(here),
+                self._label(group, start, here, stop - start),
+                start,
+                stop == longest,
+            )
+
+    def _values(self, group: NDArray[np.int64], start: int, here: NDArray[np.int64], width: int) -> Tensor:
+        held = self.sequences.values
+        values = np.zeros((width, len(group), held.shape[1]), held.dtype)
+        for place, (number, count) in enumerate(zip(group, here, strict=True)):
+            first = int(self.sequences.offsets[number]) + start
+            values[:count, place] = held[first : first + count]
+        return torch.from_numpy(values)
+
+    def _label(self, group: NDArray[np.int64], start: int, here: NDArray[np.int64], width: int) -> Tensor | None:
+        label = self.sequences.label
+        if label is None:
+            return None
+        if not label.per_step:
+            ends = start + here == self.sequences.lengths[group]
+            return torch.from_numpy(np.where(ends & (here > 0), label.values[group], np.nan))
+        values = np.full((width, len(group)), np.nan)
+        for place, (number, count) in enumerate(zip(group, here, strict=True)):
+            first = int(self.sequences.offsets[number]) + start
+            values[:count, place] = label.values[first : first + count]
+        return torch.from_numpy(values)

@@ -1,0 +1,107 @@
+"""A model card: what a run's model is for, what it learned from, how well it does and what it is not known to do."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tidegate.nn.spec import NAMES
+from tidegate.train.run import Run
+
+__all__ = ["model_card"]
+
+_TASKS = {
+    "classify": "tells the class of a whole sequence",
+    "label-steps": "tells the class of every step of a sequence",
+    "regress": "predicts a number for a whole sequence",
+    "regress-steps": "predicts a number for every step of a sequence",
+}
+#: Fewer sequences than this make a score that chance moves by several points.
+_FEW = 100
+
+
+def model_card(run: Run, name: str) -> str:
+    """The card of a run as Markdown, made of the run's facts alone; `name` is its title."""
+    return "\n".join([*_head(run, name), *_learned(run), *_scores(run), *_limits(run), *_use(name), ""])
+
+
+def _head(run: Run, name: str) -> Iterator[str]:
+    config, task = run.model.config, run.task
+    system = NAMES[config.variant]
+    ways = ", read both ways" if config.bidirectional else ""
+    layers = "one layer" if config.num_layers == 1 else f"{config.num_layers} layers"
+    yield f"# {name}"
+    yield ""
+    yield f"A recurrent network that {_TASKS[task.name]}: `{task.label}`."
+    yield ""
+    size = f"{layers} of {config.hidden_size} units{ways}; {run.facts['parameters']:,} parameters"
+    yield f"- **Network**: {system}, {size}."
+    yield f"- **Inputs a step**: {', '.join(f'`{one.name}` ({one.kind})' for one in config.features)}."
+    if task.categories is not None:
+        yield f"- **Answers**: a probability for each of {', '.join(f'`{one}`' for one in task.categories)}."
+    else:
+        yield f"- **Answers**: a number; in training {task.mean:.4g} on average, with a spread of {task.spread:.4g}."
+    versions: Mapping[str, Any] = run.facts["versions"]
+    yield f"- **Made with**: {', '.join(f'{package} {version}' for package, version in versions.items())}."
+    yield ""
+
+
+def _learned(run: Run) -> Iterator[str]:
+    data, settings = run.facts["data"], run.settings
+    yield "## What it learned from"
+    yield ""
+    yield (
+        f"{data['sequences']:,} sequences of {data['shortest']:,} to {data['longest']:,} steps, "
+        f"{data['steps']:,} in all: {data['train']:,} to learn from, {data['validation']:,} to tell when to stop, {data['test']:,} that "
+        "were asked about only at the end. No sequence is in two parts."
+    )
+    yield ""
+    if data["files"]:
+        yield f"Files: {', '.join(f'`{file}`' for file in data['files'])}."
+        yield ""
+    yield (
+        f"Loss {run.task.loss}, batches of {settings.batch_size}, learning rate {settings.learning_rate:g} "
+        f"({settings.schedule}), seed {settings.seed}; best after epoch {run.facts['best_epoch'] + 1} of "
+        f"{len(run.facts['history'])}, in {run.facts['seconds']:.0f} seconds."
+    )
+    yield ""
+
+
+def _scores(run: Run) -> Iterator[str]:
+    names = list(run.facts["validation"])
+    yield "## How well it does"
+    yield ""
+    yield f"| part | sequences | {' | '.join(names)} |"
+    yield f"| --- | --- | {' | '.join('---' for _ in names)} |"
+    for part in ("validation", "test"):
+        scores = run.facts[part]
+        if scores:
+            numbers = " | ".join(f"{scores[name]:.4f}" for name in names)
+            yield f"| {part} | {run.facts['data'][part]:,} | {numbers} |"
+    yield ""
+    yield "The validation part chose the epoch, so its scores flatter; the test part's do not."
+    yield ""
+
+
+def _limits(run: Run) -> Iterator[str]:
+    data = run.facts["data"]
+    yield "## What is not known"
+    yield ""
+    if not run.facts["test"]:
+        yield "- It was not asked about sequences that had no part in training."
+    elif data["test"] < _FEW:
+        yield f"- The test part has {data['test']} sequences: another draw of it could give a score some points away."
+    yield f"- Sequences longer than {data['longest']:,} steps, the longest in training, were never seen."
+    yield "- Values far outside those of the training part, and sequences from another source, were never seen."
+    if any(run.model.config.flagged):
+        names = [
+            one.name for one, flag in zip(run.model.config.features, run.model.config.flagged, strict=True) if flag
+        ]
+        yield f"- Values were missing in training in {', '.join(f'`{name}`' for name in names)}; elsewhere none were."
+    yield ""
+
+
+def _use(name: str) -> Iterator[str]:
+    yield "## How to use it"
+    yield ""
+    yield "```sh"
+    yield f"tidegate predict {name} NEW_DATA --out answers.csv"
+    yield "```"

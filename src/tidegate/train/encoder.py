@@ -1,0 +1,114 @@
+"""From the numbers of a table to what a recurrent layer takes: normalised, missing values filled and flagged."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tidegate.data.sequences import Feature, Sequences
+from tidegate.errors import InputValueError
+
+__all__ = ["Encoder", "Statistics", "statistics"]
+
+#: Root mean square length of a normalised input, whatever its number of features.
+_LENGTH = 4.0
+#: Numbers of an embedded category; few categories need fewer.
+_WIDEST = 16
+#: Rows that are looked at together.
+_ROWS = 2**16
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """What the training part says of each feature, (F,): of numbers their mean, spread and whether some are missing."""
+
+    mean: NDArray[np.float64]
+    spread: NDArray[np.float64]
+    missing: NDArray[np.bool_]
+
+
+def statistics(sequences: Sequences, numbers: Sequence[int]) -> Statistics:
+    """Mean and standard deviation of every feature over the steps of some sequences; read once, in bounded memory.
+
+    A feature that does not vary, or is not there at all, has a spread of 1.
+    """
+    width = len(sequences.features)
+    count, mean, squares = np.zeros(width), np.zeros(width), np.zeros(width)
+    missing = np.zeros(width, bool)
+    for number in numbers:
+        rows = sequences.rows(number)
+        for start in range(rows.start, rows.stop, _ROWS):
+            part = np.asarray(sequences.values[start : min(start + _ROWS, rows.stop)], np.float64)
+            there = ~np.isnan(part)
+            missing |= ~there.all(0)
+            here = there.sum(0)
+            own = np.where(there, part, 0).sum(0) / np.maximum(here, 1)
+            spread = (np.where(there, part - own, 0) ** 2).sum(0)
+            # Chan et al. 1983: two parts' means and sums of squares put together without cancellation
+            total = np.maximum(count + here, 1)
+            squares += spread + (own - mean) ** 2 * count * here / total
+            mean += (own - mean) * here / total
+            count += here
+    deviation = np.sqrt(squares / np.maximum(count, 1))
+    varies = deviation > 1e-12 * np.maximum(np.abs(mean), 1)
+    return Statistics(mean, np.where(varies, deviation, 1.0), missing)
+
+
+class Encoder(nn.Module):
+    """The features of a table as numbers for a recurrent layer.
+
+    A number or boolean becomes one input of mean 0; all inputs together have a root mean square length of 4, which
+    moves a fresh layer's gates by a fraction of one, however many there are (PyTorch draws weights with a variance of
+    1/(3H), so an input of length `l` moves each gate by `l/sqrt(3H)`). A missing number becomes the mean, and, for
+    features that are ever missing in training, one more input says so. A category becomes a few learned numbers, with
+    one row more for missing and one for categories never seen in training.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, features: Sequence[Feature], flagged: Sequence[bool]) -> None:
+        super().__init__()
+        if len(features) != len(flagged):
+            raise InputValueError(f"flagged must say of {len(features)} features whether they are; got {len(flagged)}")
+        self.features, self.flagged = tuple(features), tuple(map(bool, flagged))
+        self._numbers = [place for place, feature in enumerate(features) if feature.kind != "category"]
+        self._flags = [place for place in self._numbers if self.flagged[place]]
+        self._categories = [place for place, feature in enumerate(features) if feature.kind == "category"]
+        self.register_buffer("mean", torch.zeros(len(self._numbers), dtype=torch.float64))
+        self.register_buffer("scale", torch.ones(len(self._numbers), dtype=torch.float64))
+        self.embeddings = nn.ModuleList(
+            nn.Embedding(count + 2, min(_WIDEST, (count + 3) // 2))
+            for count in [len(features[place].categories) for place in self._categories]
+        )
+
+    @property
+    def width(self) -> int:
+        """How many numbers a step becomes."""
+        embedded = sum(table.weight.shape[1] for table in self.embeddings)  # type: ignore[index,misc]
+        return len(self._numbers) + len(self._flags) + embedded
+
+    def fit(self, found: Statistics) -> None:
+        """Take mean and spread of the training part."""
+        scale = _LENGTH / max(len(self._numbers), 1) ** 0.5 / found.spread[self._numbers]
+        self.mean.copy_(torch.from_numpy(found.mean[self._numbers]))
+        self.scale.copy_(torch.from_numpy(scale))
+
+    def forward(self, values: Float[Tensor, "T B F"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "T B E"]:
+        """The inputs of the recurrent layer."""
+        numbers = values[..., self._numbers]
+        missing = numbers.isnan()
+        normal = (numbers.double() - self.mean) * self.scale  # in double, for a time stamp has ten digits
+        parts = [torch.where(missing, 0, normal).to(dtype)]
+        if self._flags:
+            parts.append(values[..., self._flags].isnan().to(dtype))
+        for place, table in zip(self._categories, self.embeddings, strict=True):
+            count = len(self.features[place].categories)
+            codes = values[..., place]
+            codes = torch.where(codes.isnan(), count, torch.where((codes < 0) | (codes >= count), count + 1, codes))
+            parts.append(table(codes.long()).to(dtype))
+        return torch.cat(parts, -1)

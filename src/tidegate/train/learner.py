@@ -1,0 +1,109 @@
+"""How a `SequenceModel` learns: Lightning's module, with losses over what is known, chunks, and a schedule."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tidegate.extras import require
+from tidegate.train.batches import Batch
+from tidegate.train.model import SequenceModel
+from tidegate.train.settings import Settings
+from tidegate.train.tasks import Task
+
+require("torchmetrics", "train")  # first, for Lightning needs it too
+require("lightning", "train")  # the classes below are built on it, so it cannot wait for a function
+
+import lightning.pytorch as lightning  # noqa: E402
+
+__all__ = ["Learner"]
+
+_WARM_UP = 0.05  # of all steps, but no more than a hundred
+
+
+class Learner(lightning.LightningModule):
+    """The model, its task and its optimizer. The loss of a step is the mean over the labels known in it."""
+
+    def __init__(self, model: SequenceModel, task: Task, settings: Settings, steps: int) -> None:
+        super().__init__()
+        self.model, self.task, self.settings = model, task, settings
+        #: Optimizer steps of the whole run, which the schedule is for; and those that are done.
+        self.steps, self.done = steps, 0
+        self.validation = task.metrics()
+        self._carried: Tensor | None = None
+        self._losses: list[Tensor] = []
+        self._known = 0
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The answers to a batch; the state goes from one chunk to the next."""
+        hx = None if batch.start == 0 else self._carried
+        answers: Tensor
+        answers, h_n = self.model(batch.values, batch.lengths, hx)
+        self._carried = None if batch.last else h_n.detach()
+        return answers
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor | None:  # noqa: ARG002 - Lightning's names
+        """The loss of one batch or chunk; None, which is no step, where nothing is known of it."""
+        assert batch.label is not None
+        answers = self(batch)
+        losses = self.task.loss_of(answers, batch.label)
+        return losses.mean() if len(losses) else None
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:  # noqa: ARG002
+        """Nothing: batches are made on the CPU, where this version trains."""
+        return batch
+
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:  # noqa: ARG002
+        """Set the learning rate of this step."""
+        optimizer: Any = self.optimizers()
+        for group in optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate * self._share_of_rate(self.done)
+        self.done += 1
+
+    def on_validation_epoch_start(self) -> None:
+        """Count anew."""
+        self.validation.reset()
+        self._losses, self._known = [], 0
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:  # noqa: ARG002
+        """Count what is right and wrong in a batch."""
+        assert batch.label is not None
+        answers = self(batch)
+        known = ~batch.label.isnan()
+        losses = self.task.loss_of(answers, batch.label)
+        self._losses.append(losses.double().sum())
+        self._known += len(losses)
+        if len(losses):
+            label = batch.label[known]
+            told = self.task.told(answers[known])
+            self.validation.update(told, label.long() if self.task.categories is not None else label)
+
+    def validated(self) -> dict[str, float]:
+        """The loss and the metrics of the last validation, by name."""
+        loss = float(torch.stack(self._losses).sum()) / max(self._known, 1) if self._losses else math.nan
+        scores = {name: float(value) for name, value in self.validation.compute().items()} if self._known else {}
+        return {"loss": loss, **scores}
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW; weights decay, biases, gains and initial states do not."""
+        decayed: list[nn.Parameter] = []
+        kept: list[nn.Parameter] = []
+        for module in self.model.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                matrix = parameter.ndim > 1 and name != "h_0" and not isinstance(module, nn.Embedding)
+                (decayed if matrix else kept).append(parameter)
+        groups = [
+            {"params": decayed, "weight_decay": self.settings.weight_decay},
+            {"params": kept, "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(groups, lr=self.settings.learning_rate)
+
+    def _share_of_rate(self, step: int) -> float:
+        """The learning rate of a step as a share of the largest: a short warm-up, then constant or a half cosine."""
+        warm = min(100, max(1, math.ceil(_WARM_UP * self.steps)))
+        if step < warm:
+            return (step + 1) / warm
+        if self.settings.schedule == "constant":
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, self.steps - warm))))

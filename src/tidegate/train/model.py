@@ -1,0 +1,135 @@
+"""The network that is trained on sequences: encode, remember, answer; built from a plain configuration."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from tidegate.data.sequences import Feature
+from tidegate.errors import InputValueError
+from tidegate.nn import GRU, RNN, Dense
+from tidegate.train.encoder import Encoder
+
+__all__ = ["ModelConfig", "SequenceModel", "Variant"]
+
+Variant = Literal["dense", "rnn", "update-only", "gru", "gru-reset-before", "gru-layer-norm"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that is needed to build a `SequenceModel` again, apart from its weights."""
+
+    features: tuple[Feature, ...]
+    #: Which features have an input more that says where they are missing.
+    flagged: tuple[bool, ...]
+    #: How many numbers an answer has: one score a class, one number, or h steps times the targets times the quantiles.
+    outputs: int
+    #: One answer after every step, not one a sequence.
+    per_step: bool
+    variant: Variant = "gru"
+    hidden_size: int = 128
+    num_layers: int = 1
+    bidirectional: bool = False
+    #: Between layers and before the answer.
+    dropout: float = 0.0
+    #: Of the state, drawn once a sequence (Gal & Ghahramani 2016).
+    recurrent_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.variant not in get_args(Variant):
+            raise InputValueError(f"variant must be one of {', '.join(get_args(Variant))}; got {self.variant!r}")
+        for name in ("outputs", "hidden_size", "num_layers"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise InputValueError(f"{name} must be an int of at least 1; got {value!r}")
+        for name in ("dropout", "recurrent_dropout"):
+            value = getattr(self, name)
+            if not isinstance(value, float | int) or not 0 <= value < 1:
+                raise InputValueError(f"{name} must be a number of at least 0 and below 1; got {value!r}")
+        if self.variant == "dense" and (self.num_layers > 1 or self.bidirectional or self.recurrent_dropout):
+            raise InputValueError(
+                "variant 'dense' has one layer, one direction and no state to drop from; got "
+                f"num_layers={self.num_layers}, bidirectional={self.bidirectional}, "
+                f"recurrent_dropout={self.recurrent_dropout}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as JSON can hold it."""
+        record = asdict(self)
+        record["features"] = [asdict(feature) | {"categories": list(feature.categories)} for feature in self.features]
+        record["flagged"] = list(self.flagged)
+        return record
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ModelConfig":
+        """The inverse of `to_dict`; raises `InputValueError` for a name or a value that cannot be."""
+        names = [field.name for field in fields(cls)]
+        if sorted(values) != sorted(names):
+            raise InputValueError(f"a model must have {', '.join(names)}; got {', '.join(values) or 'nothing'}")
+        features = values["features"]
+        try:
+            read = tuple(Feature(str(one["name"]), one["kind"], tuple(map(str, one["categories"]))) for one in features)
+            flagged = tuple(bool(flag) for flag in values["flagged"])
+        except (KeyError, TypeError) as error:
+            raise InputValueError(
+                f"features must be a list of names, kinds and categories; got {features!r}"
+            ) from error
+        return cls(**{**values, "features": read, "flagged": flagged})
+
+
+class SequenceModel(nn.Module):
+    """An encoder, a stack of recurrent layers, and one linear map from their states to the answer."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config.features, config.flagged)
+        self.layer = _layer(config, self.encoder.width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(config.hidden_size * (2 if config.bidirectional else 1), config.outputs)
+
+    def forward(
+        self,
+        values: Float[Tensor, "T B F"],
+        lengths: Int[Tensor, "B"] | None = None,
+        hx: Float[Tensor, "LD B H"] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The answers, (T, B, outputs) per step or (B, outputs) after each sequence's last, and the final states.
+
+        Args:
+            values: the features of every step as a reader gives them: NaN where missing, codes of categories.
+            lengths: the steps of each sequence; T if not given.
+            hx: the states to go on from.
+        """
+        x = self.encoder(values, self.head.weight.dtype)
+        states, h_n = self.layer(x, hx, lengths=lengths)
+        if self.config.per_step:
+            return self.head(self.dropout(states)), h_n
+        directions = 2 if self.config.bidirectional else 1
+        last = h_n[-directions:].transpose(0, 1).flatten(1)
+        return self.head(self.dropout(last)), h_n
+
+
+def _layer(config: ModelConfig, width: int) -> nn.Module:
+    sizes = (width, config.hidden_size)
+    if config.variant == "dense":
+        return Dense(*sizes)
+    options: dict[str, Any] = {
+        "num_layers": config.num_layers,
+        "bidirectional": config.bidirectional,
+        "dropout": config.dropout if config.num_layers > 1 else 0.0,
+        "recurrent_dropout": config.recurrent_dropout,
+    }
+    match config.variant:
+        case "rnn":
+            return RNN(*sizes, **options)
+        case "update-only":
+            return GRU(*sizes, reset=None, **options)
+        case "gru":
+            return GRU(*sizes, **options)
+        case "gru-reset-before":
+            return GRU(*sizes, reset="before", **options)
+        case "gru-layer-norm":
+            return GRU(*sizes, layer_norm=True, **options)

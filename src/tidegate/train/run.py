@@ -1,0 +1,325 @@
+"""A run: from files to a folder with the model, its score and everything needed to go on or to use it."""
+
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tidegate import __version__
+from tidegate.data.read import read
+from tidegate.data.sequences import Columns, Feature, Label, Sequences
+from tidegate.errors import FileError, FileMissingError, InputValueError
+from tidegate.train.batches import Batches
+from tidegate.train.checkpoint import Checkpoint, read_checkpoint, write_checkpoint, write_whole
+from tidegate.train.fitting import Fitted, Moment, evaluate, fit_model
+from tidegate.train.folders import check_out
+from tidegate.train.model import ModelConfig, SequenceModel
+from tidegate.train.predict import answers
+from tidegate.train.settings import Settings, read_settings
+from tidegate.train.split import Split, split
+from tidegate.train.tasks import Task, task_for
+
+__all__ = ["Run", "Score", "fit", "load_run", "train"]
+
+_CONFIG, _RUN, _MODEL, _CHECKPOINTS = "config.yaml", "run.json", "model.safetensors", "checkpoints"
+_FORMAT = "tidegate.run/1"
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a model does on one part of the data."""
+
+    sequences: int
+    #: The loss and the metrics by name; empty for a part of no sequences.
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A trained model, with what it was trained for and how well it does."""
+
+    model: SequenceModel
+    task: Task
+    settings: Settings
+    #: As they stand in `run.json`: parts, scores, history, versions, seconds.
+    facts: Mapping[str, Any]
+
+    def read(self, data: Any, *, label: bool = False, **options: Any) -> Sequences:
+        """Sequences in anything that `tidegate.data.read` reads, with the features that the model takes.
+
+        With `label`, the label must be there, of the classes that the model knows.
+        """
+        known_label = self.task.known_label() if label else None
+        found = _read(self.settings, data, self.model.config.features, known_label, options, label=label)
+        if label:
+            self.task.check(found)
+        return found
+
+    def predict(self, data: Any) -> dict[str, np.ndarray]:
+        """What the model says of new sequences, as the columns of a table; see `answers`."""
+        pieces = list(answers(self.model, self.task, self.settings, self.read(data)))
+        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]} if pieces else {}
+
+    def score(self, data: Any, **options: Any) -> dict[str, float]:
+        """The loss and the metrics on sequences whose label is known; `options` are `read`'s, such as `y`."""
+        sequences = self.read(data, label=True, **options)
+        return dict(score(self.model, self.task, sequences, np.arange(len(sequences)), self.settings).scores)
+
+
+def fit(
+    data: Any,
+    label: Any = None,
+    *,
+    test_data: Any = None,
+    test_label: Any = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    progress: Callable[[Moment], None] | None = None,
+    **options: Any,
+) -> Run:
+    """Train a network on sequences, and keep the weights of its best epoch.
+
+    Args:
+        data: files, a folder, a pattern; or an array (S, T, F), a list of arrays (T, F), or a data frame.
+        label: the name of the column that is to be told; for arrays in memory the labels themselves, (S,) or, per step,
+            (S, T) or a list.
+        test_data, test_label: sequences that are asked about only at the end; a share of `data` if not given.
+        out: a folder for the run, as `tidegate train` leaves it; nothing is written if not given.
+        resume: go on with the run in `out`.
+        progress: told after every batch and every epoch how the run stands.
+        options: the settings of `tidegate train`: `id`, `time`, `hidden_size`, `epochs`, `seed` and so on.
+
+    Raises:
+        InputValueError, InputTypeError, FileError: something does not fit; nothing is then written.
+        KeyboardInterrupt: interrupted; with `out`, `resume` goes on.
+    """
+    named = isinstance(label, str)
+    paths, tests = _paths(data), _paths(test_data)
+    settings = Settings.from_dict(
+        {**options, "data": paths or (), "test_data": tests or (), "label": label if named else "label"}
+    )
+    given = {} if named or label is None else {"y": label}
+    sequences = None if paths else _read(settings, data, None, None, given, label=named)
+    task_tests = None
+    if test_data is not None and not tests:
+        given = {} if test_label is None else {"y": test_label}
+        task_tests = (test_data, given)
+    return _train(settings, out, sequences, task_tests, resume=resume, progress=progress)
+
+
+def train(
+    settings: Settings,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    progress: Callable[[Moment], None] | None = None,
+) -> Run:
+    """Train on the files that `settings` name, and leave everything in the folder `out`.
+
+    `out` gets `config.yaml`, the settings with every default; `model.safetensors`, the weights of the best epoch with
+    the model's configuration; `run.json`, the facts and scores; and `checkpoints`, from which `resume` goes on as if
+    nothing had happened: on the CPU, with as many threads, the weights are the same to the bit. Everything that can be
+    refused is refused before `out` is made.
+
+    Raises:
+        FileError: a file of the data is missing or damaged, or `out` cannot be written.
+        InputValueError: the data do not fit the settings, or `out` holds files and `resume` is False, or the run to be
+            resumed was another one.
+        KeyboardInterrupt: interrupted; `resume` goes on.
+    """
+    if not settings.data:
+        raise InputValueError("data must name files to learn from; got none")
+    return _train(settings, out, None, None, resume=resume, progress=progress)
+
+
+def _train(
+    settings: Settings,
+    out: str | Path | None,
+    sequences: Sequences | None,
+    tests: tuple[Any, dict[str, Any]] | None,
+    *,
+    resume: bool,
+    progress: Callable[[Moment], None] | None,
+) -> Run:
+    folder = None if out is None else Path(out)
+    if resume:
+        if folder is None:
+            raise InputValueError("out must be the folder of the run to resume; got None")
+        _check_resumable(folder, settings)
+    elif folder is not None:
+        check_out(folder, overwrite=False)
+    started = time.perf_counter()
+    if sequences is None:
+        sequences = _read(settings, list(settings.data), None, None, {}, label=True)
+    apart = bool(settings.test_data) or tests is not None
+    parts = split(sequences, validation=settings.validation, test=0 if apart else settings.test, seed=settings.seed)
+    task = task_for(
+        sequences, parts.train, name=settings.task, loss=settings.loss, class_weights=settings.class_weights
+    )
+    asked = _tests(settings, sequences, parts, task, tests)
+    if folder is not None:
+        write_whole(folder / _CONFIG, settings.to_yaml().encode())
+    fitted = fit_model(
+        sequences,
+        parts,
+        task,
+        settings,
+        folder=None if folder is None else folder / _CHECKPOINTS,
+        resume=resume and folder is not None and _began(folder),
+        progress=progress,
+    )
+    test = Score(0, {}) if asked is None else score(fitted.model, task, *asked, settings)
+    facts = _facts(settings, sequences, parts, task, fitted, test, time.perf_counter() - started)
+    if folder is not None:
+        state = {"config": fitted.model.config.to_dict(), "task": task.to_dict()}
+        write_checkpoint(Checkpoint(fitted.model.state_dict(), state), folder / _MODEL)
+        write_whole(folder / _RUN, (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
+    return Run(fitted.model, task, settings, facts)
+
+
+def load_run(folder: str | Path) -> Run:
+    """The run that `train` left in a folder, ready to answer; no code from the files is run.
+
+    Raises:
+        FileMissingError: the folder or one of its files is not there; a run that was cut off has no model yet.
+        FileError: a file is damaged.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileMissingError(f"there is no folder {str(folder)!r}")
+    if (folder / _CONFIG).is_file() and not (folder / _MODEL).is_file():
+        raise FileMissingError(f"{str(folder)!r} holds a run that was cut off: go on with it first (--resume)")
+    found = read_checkpoint(folder / _MODEL)
+    path = str(folder / _MODEL)
+    try:
+        model = SequenceModel(ModelConfig.from_dict(found.state["config"]))
+        task = Task.from_dict(found.state["task"])
+        model.load_state_dict(found.tensors)
+    except (InputValueError, KeyError, TypeError, RuntimeError) as error:
+        told = " ".join(str(error).split())
+        raise FileError(f"{path!r} does not hold a model of this version of Tidegate: {told}") from error
+    settings = Settings.from_dict(read_settings(folder / _CONFIG))
+    return Run(model.eval(), task, settings, _read_facts(folder / _RUN))
+
+
+def _read(
+    settings: Settings,
+    data: Any,
+    known: Sequence[Feature] | None,
+    known_label: Label | None,
+    options: Mapping[str, Any],
+    *,
+    label: bool,
+) -> Sequences:
+    columns = Columns(
+        id=settings.id,
+        time=settings.time,
+        label=settings.label if label and "y" not in options else None,
+        features=settings.features,
+        categorical=settings.categorical,
+        ignore=settings.ignore,
+    )
+    data = list(data) if isinstance(data, tuple) else data
+    found: Sequences = read(data, columns=columns, known=known, known_label=known_label, **options)
+    return found
+
+
+def _paths(data: Any) -> tuple[str, ...] | None:
+    """What was given, if it is one path or several."""
+    several = data if isinstance(data, list | tuple) and data else [data]
+    return tuple(map(str, several)) if all(isinstance(one, str | Path) for one in several) else None
+
+
+def score(model: SequenceModel, task: Task, sequences: Sequences, numbers: np.ndarray, settings: Settings) -> Score:
+    """The loss and metrics of a model on some sequences."""
+    batches = Batches(sequences, numbers, settings.batch_size, chunk=settings.chunk)
+    return Score(len(numbers), evaluate(model, task, batches, settings))
+
+
+def _tests(
+    settings: Settings,
+    sequences: Sequences,
+    parts: Split,
+    task: Task,
+    given: tuple[Any, dict[str, Any]] | None,
+) -> tuple[Sequences, np.ndarray] | None:
+    """The sequences that are asked about only at the end, and which of them."""
+    if given is None and settings.test_data:
+        given = list(settings.test_data), {}
+    if given is None:
+        return (sequences, parts.test) if len(parts.test) else None
+    data, options = given
+    tests = _read(settings, data, sequences.features, task.known_label(), options, label=True)
+    task.check(tests)
+    return tests, np.arange(len(tests))
+
+
+def _check_resumable(out: Path, settings: Settings) -> None:
+    if not (out / _CONFIG).is_file():
+        raise FileMissingError(f"there is no run to resume in {str(out)!r}")
+    if (out / _MODEL).is_file() and (out / _RUN).is_file():
+        raise InputValueError(f"{str(out)!r} holds a run that is finished; there is nothing to resume")
+    before = Settings.from_dict(read_settings(out / _CONFIG))
+    for name, value in settings.to_dict().items():
+        if before.to_dict()[name] != value:
+            raise InputValueError(
+                f"{name} must be that of the run that is resumed, {before.to_dict()[name]!r}; got {value!r}"
+            )
+
+
+def _began(out: Path) -> bool:
+    """Whether a first epoch was finished."""
+    return (out / _CHECKPOINTS / "last.safetensors").is_file()
+
+
+def _facts(
+    settings: Settings,
+    sequences: Sequences,
+    parts: Split,
+    task: Task,
+    fitted: Fitted,
+    test: Score,
+    seconds: float,
+) -> dict[str, Any]:
+    lengths = sequences.lengths
+    return {
+        "format": _FORMAT,
+        "task": task.to_dict(),
+        "data": {
+            "files": list(sequences.files),
+            "sequences": len(sequences),
+            "steps": int(sequences.offsets[-1]),
+            "shortest": int(lengths.min()),
+            "longest": int(lengths.max()),
+            "features": [feature.name for feature in sequences.features],
+            "train": len(parts.train),
+            "validation": len(parts.validation),
+            "test": test.sequences,
+        },
+        "parameters": sum(parameter.numel() for parameter in fitted.model.parameters()),
+        "best_epoch": fitted.best_epoch,
+        "validation": dict(fitted.validation),
+        "test": dict(test.scores),
+        "history": [dict(record) for record in fitted.history],
+        "seconds": seconds,
+        "seed": settings.seed,
+        "versions": {"tidegate": __version__, "torch": torch.__version__, "python": platform.python_version()},
+    }
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileMissingError(f"there is no file {str(path)!r}")
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise FileError(f"{str(path)!r} is not JSON: {error}") from error
+    if not isinstance(facts, dict) or facts.get("format") != _FORMAT:
+        raise FileError(f"{str(path)!r} is not a record of the format {_FORMAT!r}")
+    return facts

@@ -1,0 +1,190 @@
+"""Every choice of a training run, in one record: from the command line, from YAML, and kept with the run."""
+
+import difflib
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from tidegate.errors import FileError, FileMissingError, InputTypeError, InputValueError
+from tidegate.extras import require
+
+__all__ = ["Settings", "read_settings"]
+
+
+def option(default: Any, words: str) -> Any:
+    """A setting with its default, and what it is in words: the help of the command line's option."""
+    return field(default=default, metadata={"help": words})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The choices of a run."""
+
+    # ------------------------------------------------------------------ what is learned from
+    data: tuple[str, ...] = option((), "A file, folder or glob pattern, or several.")
+    id: str | None = option(None, "The column that names the sequence of a row.")
+    time: str | None = option(None, "The column that orders the steps.")
+    label: str | None = option(None, "The column that is to be told.")
+    features: tuple[str, ...] | None = option(None, "The columns that are inputs; every other one if not given.")
+    categorical: tuple[str, ...] = option((), "Columns that are categories although their values are numbers.")
+    ignore: tuple[str, ...] = option((), "Columns that are not looked at.")
+    test_data: tuple[str, ...] = option((), "A file or folder of sequences that are asked about only at the end.")
+    validation: float = option(0.15, "The share of the sequences that tells when to stop.")
+    test: float = option(
+        0.15, "The share of the sequences that is asked about only at the end; 0 where test_data is given."
+    )
+    # ------------------------------------------------------------------ the question
+    task: str = option("auto", "auto, classify, label-steps, regress or regress-steps.")
+    loss: str = option("auto", "auto, cross-entropy, mse, mae or huber.")
+    class_weights: str = option("none", "none or balanced.")
+    # ------------------------------------------------------------------ the network
+    variant: str = option("gru", "dense, rnn, update-only, gru, gru-reset-before or gru-layer-norm.")
+    hidden_size: int = option(128, "Units of a layer.")
+    num_layers: int = option(1, "Recurrent layers on top of each other.")
+    bidirectional: bool = option(False, "Read each sequence both ways.")
+    dropout: float = option(0.0, "Dropout between layers and before the answer.")
+    recurrent_dropout: float = option(0.0, "Dropout of the state.")
+    memory_steps: str = option(
+        "auto", "Start the update gates with chrono initialisation: auto is the longest training sequence, 0 is off."
+    )
+    # ------------------------------------------------------------------ how it is learned
+    epochs: int = option(200, "Times through the training part, at most.")
+    patience: int = option(30, "Epochs without a better validation loss before it stops.")
+    batch_size: int = option(32, "Sequences a step of training.")
+    learning_rate: float = option(3e-3, "The largest learning rate of the schedule.")
+    schedule: str = option("constant", "cosine, or constant, each after a warm-up.")
+    weight_decay: float = option(0.0, "Decoupled weight decay.")
+    clip_norm: float = option(1.0, "The gradient's largest norm; 0 leaves it as it is.")
+    seed: int = option(0, "Draws the parts, the first weights and the order of the sequences.")
+    precision: str = option("32", "32, or bf16 for the matrix products.")
+    threads: int | None = option(None, "Threads; all cores if not given.")
+    chunk: int | None = option(
+        None, "Steps of a chunk of back-propagation; the state is carried on. Whole sequences if not given."
+    )
+    recompute: bool = option(False, "Compute the gates anew on the way back: less memory, more time.")
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for one in fields(self):
+            value = _coerced(getattr(self, one.name), hints[one.name])
+            if value is _WRONG:
+                raise InputTypeError(f"{one.name} must be {_words(hints[one.name])}; got {getattr(self, one.name)!r}")
+            object.__setattr__(self, one.name, value)
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise InputValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
+        for name, (least, below, words) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value < below:
+                raise InputValueError(f"{name} must be {words}; got {value}")
+        if self.memory_steps != "auto" and not _is_memory(self.memory_steps):
+            raise InputValueError(f"memory_steps must be auto, 0 or at least 2; got {self.memory_steps!r}")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
+        """Settings by their names; raises `InputValueError` for an unknown one, with the nearest known."""
+        names = [one.name for one in fields(cls)]
+        for name in values:
+            if name not in names:
+                near = difflib.get_close_matches(str(name).replace("-", "_"), names, 1)
+                hint = f": did you mean {near[0]!r}?" if near else f"; known are {', '.join(names)}"
+                raise InputValueError(f"there is no option {name!r}{hint}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as YAML and JSON can hold them."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    def to_yaml(self) -> str:
+        """The settings as `read_settings` reads them."""
+        text: str = require("yaml", "train").safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+        return text
+
+
+_CHOICES = {
+    "class_weights": ("none", "balanced"),
+    "loss": ("auto", "cross-entropy", "mse", "mae", "huber"),
+    "precision": ("32", "bf16"),
+    "schedule": ("constant", "cosine"),
+    "task": ("auto", "classify", "label-steps", "regress", "regress-steps"),
+    "variant": ("dense", "rnn", "update-only", "gru", "gru-reset-before", "gru-layer-norm"),
+}
+
+_INFINITE = float("inf")
+_SHARE = (0, 1, "at least 0 and below 1")
+_COUNT = (1, _INFINITE, "at least 1")
+_SIZE = (0, _INFINITE, "at least 0 and finite")
+#: At least, below, and both in words.
+_RANGES: dict[str, tuple[float, float, str]] = {
+    **dict.fromkeys(("hidden_size", "num_layers", "epochs", "batch_size", "patience", "threads", "chunk"), _COUNT),
+    **dict.fromkeys(("dropout", "recurrent_dropout", "validation", "test"), _SHARE),
+    **dict.fromkeys(("weight_decay", "clip_norm"), _SIZE),
+    "learning_rate": (sys.float_info.min, _INFINITE, "above 0 and finite"),
+    "seed": (0, 2**63, "in 0..2**63 - 1"),
+}
+
+
+def _is_memory(text: str) -> bool:
+    try:
+        steps = float(text)
+    except ValueError:
+        return False
+    return steps == 0 or 2 <= steps < _INFINITE
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """The options in a YAML file, as far as it says them; run no code.
+
+    Raises:
+        FileMissingError: there is no such file.
+        FileError: it is not YAML, or not options by their names.
+    """
+    yaml = require("yaml", "train")
+    path = Path(path)
+    if not path.is_file():
+        raise FileMissingError(f"there is no file {str(path)!r}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise FileError(f"{str(path)!r} is not YAML: {' '.join(str(error).split())}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        raise FileError(f"{str(path)!r} must hold options by their names; it holds a {type(values).__name__}")
+    return {name.replace("-", "_"): value for name, value in values.items()}
+
+
+_WRONG = object()
+
+
+def _coerced(value: Any, hint: Any) -> Any:  # noqa: PLR0911 - one a type
+    """`value` as the type that a setting has, as far as nothing is lost; `_WRONG` otherwise."""
+    options = get_args(hint)
+    if type(None) in options:
+        if value is None:
+            return None
+        (hint,) = (one for one in options if one is not type(None))
+    if get_args(hint):  # a tuple of names
+        if isinstance(value, str):
+            return (value,)
+        if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
+            return tuple(value)
+        return _WRONG
+    if hint is str:
+        return str(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else _WRONG
+    if hint is float:
+        if isinstance(value, str):  # YAML 1.1 takes 3e-3 for a name
+            try:
+                return float(value)
+            except ValueError:
+                return _WRONG
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else _WRONG
+    return value if type(value) is hint else _WRONG
+
+
+def _words(hint: Any) -> str:
+    kinds = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+    options = [one for one in get_args(hint) if one is not type(None)]
+    return kinds.get(hint) or (kinds.get(options[0], "a list of names") if options else "a list of names")

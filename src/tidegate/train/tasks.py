@@ -1,0 +1,170 @@
+"""What is asked of a sequence: its loss, its metrics, and how an answer reads."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import cross_entropy, huber_loss, l1_loss, mse_loss
+
+from tidegate.data.sequences import Label, Sequences
+from tidegate.errors import InputValueError
+from tidegate.extras import require
+
+__all__ = ["Task", "TaskName", "task_for"]
+
+TaskName = Literal["classify", "label-steps", "regress", "regress-steps"]
+LossName = Literal["auto", "cross-entropy", "mse", "mae", "huber"]
+
+_LOSSES: dict[bool, tuple[str, ...]] = {True: ("cross-entropy",), False: ("mse", "mae", "huber")}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One kind of question about sequences, and what is needed to ask it again: no weights, all of it JSON."""
+
+    name: TaskName
+    #: The label's name in the data.
+    label: str
+    loss: str
+    #: Of a classification.
+    categories: tuple[str, ...] | None = None
+    #: (C,) how much each class counts in the loss; all alike if None.
+    class_weights: tuple[float, ...] | None = None
+    #: Of a number: answers are trained as (label - mean) / spread.
+    mean: float = 0.0
+    spread: float = 1.0
+
+    @property
+    def per_step(self) -> bool:
+        """Whether every step is asked, not each sequence once."""
+        return self.name.endswith("-steps")
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the model answers with."""
+        return 1 if self.categories is None else len(self.categories)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The task as JSON can hold it."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Task":
+        """The inverse of `to_dict`."""
+        tuples = {
+            name: None if values[name] is None else tuple(values[name]) for name in ("categories", "class_weights")
+        }
+        return cls(**{**values, **tuples})
+
+    def loss_of(self, answers: Tensor, label: Tensor) -> Float[Tensor, "known"]:
+        """The loss of every sequence or step whose label is known: answers (..., outputs), label (...) with NaN."""
+        known = ~label.isnan()
+        answers, label = answers[known], label[known]
+        if self.categories is not None:
+            weight = None if self.class_weights is None else answers.new_tensor(self.class_weights).float()
+            return cross_entropy(answers.float(), label.long(), weight, reduction="none")
+        target = ((label - self.mean) / self.spread).to(answers.dtype)
+        functions: dict[str, Callable[..., Tensor]] = {"mse": mse_loss, "mae": l1_loss, "huber": huber_loss}
+        return functions[self.loss](answers.squeeze(-1), target, reduction="none")
+
+    def metrics(self) -> Any:
+        """A torchmetrics collection: fed with `told(answers)` and the label, it says how well the model does."""
+        torchmetrics = require("torchmetrics", "train")
+        if self.categories is not None:
+            classes = {"num_classes": len(self.categories)}
+            return torchmetrics.MetricCollection(
+                {
+                    "accuracy": torchmetrics.classification.MulticlassAccuracy(average="micro", **classes),
+                    "f1": torchmetrics.classification.MulticlassF1Score(average="macro", **classes),
+                }
+            )
+        return torchmetrics.MetricCollection(
+            {"mae": torchmetrics.MeanAbsoluteError(), "rmse": torchmetrics.MeanSquaredError(squared=False)}
+        )
+
+    def told(self, answers: Tensor) -> Tensor:
+        """What the model says: probabilities (..., C) of the classes, or the number (...) itself."""
+        if self.categories is not None:
+            return answers.float().softmax(-1)
+        return answers.squeeze(-1).double() * self.spread + self.mean
+
+    def known_label(self) -> Label:
+        """The label as a reader is told of it."""
+        return Label(self.label, np.empty(0), self.per_step, self.categories)
+
+    def check(self, sequences: Sequences) -> None:
+        """Raise `InputValueError` unless the sequences have this label, read as `known_label`, and no other class."""
+        label = sequences.label
+        if label is None:
+            raise InputValueError(f"data must have the label {self.label!r} to be scored")
+        if label.categories != self.categories or label.per_step != self.per_step:
+            raise InputValueError(f"label {label.name!r} must be of the kind that was trained on, {self.name}")
+        if self.categories is not None and (label.values < 0).any():
+            raise InputValueError(
+                f"label {label.name!r} must have classes seen in training, {', '.join(self.categories)}; it has others"
+            )
+
+
+def task_for(
+    sequences: Sequences,
+    train: NDArray[np.int64],
+    *,
+    name: str = "auto",
+    loss: str = "auto",
+    class_weights: str = "none",
+) -> Task:
+    """The task that the label asks for, or the one that is named, with what the training part says of the label.
+
+    Raises `InputValueError` for a task or loss that does not go with the label, and for a label that is constant, or
+    not known anywhere, in the training part.
+    """
+    label = sequences.label
+    if label is None:
+        raise InputValueError("label must name a column of the data; got None")
+    kind = _kind(label)
+    if name not in ("auto", kind):
+        raise InputValueError(f"task must be {kind!r}, since label {label.name!r} is {_words(label)}; got {name!r}")
+    known = _known(sequences, label, train)
+    if len(np.unique(known)) < 2:
+        got = "it is not known anywhere" if not len(known) else "it is always the same"
+        raise InputValueError(f"label {label.name!r} must vary in the training part; {got}")
+    losses = _LOSSES[label.categories is not None]
+    if loss not in ("auto", *losses):
+        raise InputValueError(f"loss must be {' or '.join(losses)} for this label; got {loss!r}")
+    chosen = losses[0] if loss == "auto" else loss
+    if label.categories is None:
+        if class_weights != "none":
+            raise InputValueError(f"class_weights must be 'none' for a label that is a number; got {class_weights!r}")
+        return Task(kind, label.name, chosen, mean=float(known.mean()), spread=float(known.std()))
+    if class_weights not in ("none", "balanced"):
+        raise InputValueError(f"class_weights must be 'none' or 'balanced'; got {class_weights!r}")
+    counts = np.bincount(known.astype(int), minlength=len(label.categories))
+    weights = None
+    if class_weights == "balanced":  # a class that is absent has no weight that would matter
+        weights = tuple(float(len(known) / (len(counts) * max(count, 1))) for count in counts)
+    return Task(kind, label.name, chosen, label.categories, weights)
+
+
+def _kind(label: Label) -> TaskName:
+    if label.categories is not None:
+        return "label-steps" if label.per_step else "classify"
+    return "regress-steps" if label.per_step else "regress"
+
+
+def _words(label: Label) -> str:
+    what = "a category" if label.categories is not None else "a number"
+    return f"{what} of every {'step' if label.per_step else 'sequence'}"
+
+
+def _known(sequences: Sequences, label: Label, train: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The label's known values in the training part."""
+    if label.per_step:
+        values = np.concatenate([label.values[sequences.rows(int(number))] for number in train] or [np.empty(0)])
+    else:
+        values = label.values[train]
+    known: NDArray[np.float64] = values[~np.isnan(values)]
+    return known
