@@ -134,6 +134,14 @@ def test_names_in_a_recording_may_be_in_any_encoding(tmp_path):
     assert len(read(path)) == 1
 
 
+def test_a_codec_that_is_not_known_is_one_sentence(tmp_path):
+    path = write_sound(tmp_path / "a.wav", tone(440, 0.1))
+    whole = bytearray(path.read_bytes())
+    whole[20:22] = b"\x77\x77"  # the format's number
+    path.write_bytes(whole)
+    assert_refused(lambda: read(path), FileError, "cannot be decoded as sound: its codec is not known")
+
+
 def test_sound_without_samples_is_one_sentence(tmp_path):
     path = write_sound(tmp_path / "a.wav", tone(440, 0.1))
     path.write_bytes(path.read_bytes()[:40] + b"\0\0\0\0")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.data_writers import read, same, survives, write_json_lines
@@ -58,7 +58,12 @@ def test_a_sequence_a_line_reads_back_to_the_bit(tmp_path_factory, lengths, kind
 def test_a_step_a_line_is_gathered_by_id_and_time(tmp_path_factory, rows, timed):
     lines = [{"who": who, "t": time, "x": value} for who, time, value in rows]
     columns = Columns(id="who", time="t" if timed else None, ignore=() if timed else ("t",))
-    sequences = read(put(tmp_path_factory.mktemp("json"), lines), columns=columns)
+    assume(any(value is not None for _, _, value in rows))
+    path = put(tmp_path_factory.mktemp("json"), lines)
+    if timed and len({(who, time) for who, time, _ in rows}) < len(rows):
+        assert_refused(lambda: read(path, columns=columns), FileError, "line [0-9]+: a sequence must have one line")
+        return
+    sequences = read(path, columns=columns)
     ids = list(dict.fromkeys(who for who, _, _ in rows))
     assert sequences.ids == ids
     gathered = [[row for row in rows if row[0] == who] for who in ids]
@@ -97,6 +102,15 @@ def test_a_label_for_each_step_and_times(tmp_path):
     same(sequences, [[[1], [2]], [[NAN]], [[4.5]]])
 
 
+def test_two_lines_at_one_time_are_one_sentence(tmp_path):
+    path = put(tmp_path, [{"id": who, "t": t, "x": 1} for who, t in [("a", 1), ("b", 2), ("a", 2), ("b", 1), ("b", 2)]])
+    assert_refused(
+        lambda: read(path, columns=Columns(id="id", time="t")),
+        FileError,
+        "line 5: a sequence must have one line for each time; 'b' has two at 't' = 2",
+    )
+
+
 def test_names_of_columns_are_looked_for_in_lines_and_steps(tmp_path):
     lines = [{"name": "s", "steps": [{"t": 1, "x": 2, "kind": "a"}, {"t": 2, "x": 3, "kind": "b"}]}]
     sequences = read(put(tmp_path, lines), columns=Columns(id="name", time="t", label="kind"))
@@ -113,11 +127,8 @@ def test_a_name_that_a_step_lacks_is_missing(tmp_path):
 
 
 def test_a_label_in_rows_is_of_sequences_unless_it_changes_within_one(tmp_path):
-    rows: list[dict[str, object]] = [
-        {"id": 1, "x": 0, "y": "a"},
-        {"id": 1, "x": 1, "y": None},
-        {"id": 2, "x": 1, "y": "b"},
-    ]
+    cells = [(1, 0, "a"), (1, 1, None), (2, 1, "b")]
+    rows: list[dict[str, object]] = [{"id": who, "x": x, "y": y} for who, x, y in cells]
     label = read(put(tmp_path, rows), columns=Columns(id="id", label="y")).label
     assert not label.per_step
     assert label.values.tolist() == [0, 1]
@@ -215,7 +226,7 @@ def test_a_wrong_encoding_is_one_sentence(tmp_path):
 
 def test_damaged_files_are_read_or_refused(tmp_path):
     whole = put(tmp_path, [{"id": 1, "steps": [[1, "a"], [None, "b"]], "label": 3, "times": [0, 1]}] * 1)
-    rows = put(tmp_path, [{"x": number, "y": None, "z": True} for number in range(5)], "rows.jsonl")
+    rows = put(tmp_path, [{"x": number, "y": "a", "z": True} for number in range(5)], "rows.jsonl")
     for path in (whole, rows):
         counts = survives(read, path.read_bytes(), tmp_path / "damaged.jsonl", 0.5)
         assert counts["FileError"] > 20

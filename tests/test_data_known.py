@@ -54,6 +54,17 @@ def test_a_feature_without_any_value_fits_every_kind():
         assert np.isnan(as_known(empty, (known,)).values).all()
 
 
+def test_a_feature_without_any_value_cannot_be_learned_from(sequences):
+    empty = Sequences((Feature("x"), Feature("y")), np.array([[1, NAN]] * 3), np.array([0, 3]), ["s"])
+    assert_refused(
+        lambda: as_asked(empty, Columns()),
+        InputValueError,
+        "the feature 'y' must have a value at some step; all are missing",
+    )
+    assert as_asked(empty, Columns(ignore=("y",))).features == (Feature("x"),)
+    assert as_asked(empty, Columns(), empty.features) is empty
+
+
 def test_what_does_not_fit_is_one_sentence(sequences):
     for known, sentence in [
         ((Feature("speed"), Feature("mass")), "must have the features 'speed', 'mass'; 'mass' is missing"),

@@ -1,6 +1,7 @@
 """Text: every byte and character read back, in pieces of any size, and wrong encodings named."""
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,7 +122,7 @@ def test_large_files_are_not_held_in_memory(tmp_path, monkeypatch):
 
 def test_options_that_are_none_are_one_sentence(tmp_path, as_users_run_it):
     (tmp_path / "x.txt").write_text("abc")
-    for options, sentence in [
+    given_options: list[tuple[dict[str, Any], str]] = [
         ({"level": "words"}, "level must be 'bytes' or 'characters'; got 'words'"),
         ({"per": "page"}, "per must be 'file' or 'line'; got 'page'"),
         ({"encoding": "utf-9"}, "encoding must be one that Python decodes, such as 'utf-8'; got 'utf-9'"),
@@ -129,7 +130,8 @@ def test_options_that_are_none_are_one_sentence(tmp_path, as_users_run_it):
         ({"label": "name"}, "label must be 'folder', .* got 'name'"),
         ({"columns": Columns(time="t")}, "text files have no columns; got columns.time='t'"),
         ({"grid": (1, 1)}, "grid means nothing for text: it takes level, per, encoding, label"),
-    ]:
+    ]
+    for options, sentence in given_options:
         assert_refused(partial(read, tmp_path / "x.txt", **options), InputValueError, sentence)
 
 

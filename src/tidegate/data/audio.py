@@ -121,7 +121,10 @@ def _checked(frames: Iterator[Any], announced: float, where: str) -> Iterator[An
 def _stream(container: Any, where: str) -> Any:
     if not container.streams.audio:
         raise FileError(f"{where} must hold sound; it has no audio stream")
-    return container.streams.audio[0]
+    stream = container.streams.audio[0]
+    if stream.codec_context is None:
+        raise FileError(f"{where} cannot be decoded as sound: its codec is not known")
+    return stream
 
 
 def _require_whole_wav(path: Path, size: int) -> None:
