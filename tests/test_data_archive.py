@@ -156,6 +156,8 @@ def test_a_wrong_encoding_is_one_sentence(tmp_path):
 
 def test_there_are_no_columns(tmp_path):
     path = write(tmp_path, HEAD + "1:a\n")
+    plain = write(tmp_path, "@data\n1,2\n", "plain.ts")
+    assert_refused(lambda: read(plain, columns=Columns(label="y")), FileError, "plain.ts' must have a label, with")
     assert_refused(lambda: read(path, columns=Columns(id="id")), InputValueError, "got columns.id='id'")
 
 

@@ -110,6 +110,7 @@ def test_folders_are_labels(tmp_path):
     assert sequences.ids == ["cat/1.wav", "cat/2.flac", "dog/1.wav"]
     assert sequences.label.categories == ("cat", "dog")
     assert sequences.label.values.tolist() == [0, 0, 1]
+    assert read(tmp_path, columns=Columns(label="folder")).label.categories == ("cat", "dog")
     assert sequences.times[sequences.offsets[:-1]].tolist() == [0.0125] * 3
 
 

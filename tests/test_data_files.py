@@ -1,5 +1,7 @@
 """Which files a path, a folder, a pattern or a list means, and what cannot be read."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -36,6 +38,12 @@ def test_a_list_keeps_its_order_and_names_below_the_common_folder(folder):
     assert [found.name for found in files] == ["zero.txt", "a/one.TXT"]
 
 
+def test_a_list_may_hold_folders_and_patterns(folder):
+    assert find_files([folder], (".txt",)) == find_files(folder, (".txt",))
+    files = find_files([folder / "b", str(folder / "z*")], (".txt",))
+    assert [found.name for found in files] == ["b/two.txt", "zero.txt"]
+
+
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path):
     (tmp_path / "a[1].txt").write_text("text")
     assert [found.name for found in find_files(tmp_path / "a[1].txt", (".txt",))] == ["a[1].txt"]
@@ -51,7 +59,9 @@ def test_what_is_not_there_is_one_sentence(folder):
         lambda: find_files(folder, (".wav",)), FileError, "must give files of .wav; it gives 4 files, of .TXT"
     )
     assert_refused(lambda: find_files([], (".txt",)), FileError, "at least one; it is empty")
-    assert_refused(lambda: find_files([folder], (".txt",)), FileError, "must be a file")
+    assert_refused(lambda: find_files("", (".txt",)), FileMissingError, "must name a file or folder; it is empty")
+    for name in ("a" * 5000, "a\0b", ["a" * 5000]):
+        assert_refused(partial(find_files, name, (".txt",)), FileMissingError, "there is no file 'a")
     twice = [folder / "zero.txt", str(folder / "zero.txt")]
     assert_refused(lambda: find_files(twice, (".txt",)), FileError, "'.*zero.txt' is in it twice")
 

@@ -219,6 +219,11 @@ def test_columns_that_are_not_there_are_one_sentence(tmp_path, columns, sentence
     assert_refused(lambda: read(path, columns=columns), FileError, "line 1 must have '(who|t|y)'")
 
 
+def test_a_column_is_one_thing(tmp_path):
+    path = put(tmp_path, [{"x": 1, "y": 2}])
+    assert_refused(lambda: read(path, columns=Columns(id="x", label="x")), InputValueError, "must be different columns")
+
+
 def test_a_wrong_encoding_is_one_sentence(tmp_path):
     (tmp_path / "x.jsonl").write_bytes('{"x": "ä"}'.encode("latin-1"))
     assert_refused(lambda: read(tmp_path / "x.jsonl"), FileError, "line 1 must be UTF-8; byte 8 of it is 0xe4")

@@ -86,6 +86,7 @@ def test_names_that_are_none_are_one_sentence(sequences):
     for columns, sentence in [
         (Columns(features=("sped",)), "features must name features of the data, such as 'speed'; 'sped' is none of"),
         (Columns(ignore=("no",)), "ignore must name"),
+        (Columns(features=("on", "on")), "features must name each once; 'on' is named twice"),
         (Columns(categorical=("no",)), "categorical must name"),
         (Columns(ignore=("on", "speed", "gear")), "at least one feature must be left"),
     ]:

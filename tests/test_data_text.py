@@ -128,7 +128,7 @@ def test_options_that_are_none_are_one_sentence(tmp_path, as_users_run_it):
         ({"encoding": "utf-9"}, "encoding must be one that Python decodes, such as 'utf-8'; got 'utf-9'"),
         ({"encoding": "hex"}, "encoding must be one that Python decodes"),
         ({"label": "name"}, "label must be 'folder', .* got 'name'"),
-        ({"columns": Columns(time="t")}, "text files have no columns; got columns.time='t'"),
+        ({"columns": Columns(time="t")}, "text files have no columns, .*; got columns.time='t'"),
         ({"grid": (1, 1)}, "grid means nothing for text: it takes level, per, encoding, label"),
     ]
     for options, sentence in given_options:

@@ -223,6 +223,7 @@ def test_tensors_are_arrays():
         (np.zeros((2, 3)), [[0, 1], [1, 2]], InputValueError, r"y\[0\] must be \(3,\), a label for each step"),
         (np.zeros((2, 3)), [0, np.inf], InputValueError, "the label 'y' must be finite; that of 1 is infinite"),
         (np.zeros((3, 3)), [0, "a", 1], InputValueError, "label 1: 'y' is a text, and before it is a number"),
+        (np.zeros((3, 3)), 7, InputTypeError, "y must be a list or array of labels; got int"),
         (7, None, InputTypeError, "data must be a path, .* got int"),
     ],
 )
@@ -237,6 +238,11 @@ def test_headers_that_look_like_those_of_python_2_give_no_warning(tmp_path):
     same(read(path), np.ones((2, 3, 1)))
     path.write_bytes(path.read_bytes().replace(b"{'descr'", b"\n  'descr'"))
     assert_refused(lambda: read(path), FileError, "x.npy' is truncated or not a .npy")
+
+
+def test_a_label_that_is_named_must_be_given():
+    assert_refused(lambda: read(np.zeros((2, 2)), columns=Columns(label="kind")), InputValueError, "y is not given")
+    assert read(np.zeros((2, 2)), y=["a", "b"], columns=Columns(label="kind")).label.name == "kind"
 
 
 def test_damage_changes_something():

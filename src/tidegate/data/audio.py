@@ -42,7 +42,7 @@ def read_audio(
         MissingExtraError: PyAV is not installed.
     """
     require_no_columns(columns, "audio files")
-    of_files = folder_label(files, label)
+    of_files = folder_label(files, label, columns)
     rows, lengths = Rows((BANDS,), np.float32), []
     for found in files:
         before = len(rows)

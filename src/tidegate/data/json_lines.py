@@ -15,7 +15,7 @@ from tidegate.data.objects import Survey, Where
 from tidegate.data.rows import Rows, chunks
 from tidegate.data.sequences import Columns, Feature, Label, Sequences
 from tidegate.data.stamps import seconds_of
-from tidegate.errors import FileError
+from tidegate.errors import FileError, InputValueError
 
 __all__ = ["read_json_lines"]
 
@@ -47,6 +47,9 @@ def read_json_lines(
             infinite; times that fall; an id that comes twice.
         FileMissingError, InputValueError: as `find_files` and `as_asked`.
     """
+    single = [name for name in (columns.id, columns.time, columns.label) if name is not None]
+    if len(set(single)) < len(single):
+        raise InputValueError(f"id, time and label must be different columns; got {', '.join(map(repr, single))}")
     wanted = _wanted(columns, known)
     surveyed = _survey(files, columns, wanted)
     if known is None:

@@ -34,6 +34,10 @@ def as_asked(sequences: Sequences, columns: Columns, known: Sequence[Feature] | 
         for argument, asked in (("features", columns.features or ()), ("ignore", columns.ignore)):
             require_names(argument, asked, names)
         require_names("categorical", categorical, names)
+        asked_for = columns.features or ()
+        twice = [name for number, name in enumerate(asked_for) if name in asked_for[:number]]
+        if twice:
+            raise InputValueError(f"features must name each once; {twice[0]!r} is named twice")
     chosen = names if columns.features is None or known is not None else list(columns.features)
     chosen = [name for name in chosen if known is not None or name not in columns.ignore]
     if not chosen:

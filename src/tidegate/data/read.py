@@ -69,7 +69,7 @@ def read(
 ) -> Sequences:
     """Read sequences from files, or take them from memory.
 
-    `data` is a file, a folder (all files below it), a pattern (`*`, `**`) or a list of files, of one format; or an
+    `data` is a file, a folder (all files below it), a pattern (`*`, `**`) or a list of these, of one format; or an
     array (S, T, F) or (S, T), or a list of arrays (T_i, F) or (T_i,); or a table with `__arrow_c_stream__`, as those
     of pyarrow, pandas and polars.
 

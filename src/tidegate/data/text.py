@@ -52,7 +52,7 @@ def read_text(
         if value not in choice:
             raise InputValueError(f"{name} must be {choice[0]!r} or {choice[1]!r}; got {value!r}")
     codec = _codec(encoding)
-    of_files = folder_label(files, label)
+    of_files = folder_label(files, label, columns)
     for found in files:
         opened(found.path)
     if level == "bytes":

@@ -100,6 +100,8 @@ def of_arrays(
         InputTypeError: `x` holds something else than real numbers.
         InputValueError: shapes do not fit together, a sequence has no step, or a number is infinite.
     """
+    if columns.label is not None and y is None:
+        raise InputValueError(f"columns.label={columns.label!r} names the labels y; y is not given")
     if isinstance(x, np.ndarray) and x.dtype != object:
         _require_numbers(x, "x")
         part = _Wide(_three(x, "x"), None, None, None)
@@ -261,6 +263,8 @@ def _label(columns: Columns, parts: Sequence[_Wide]) -> Label | None:
 
 def _label_in_memory(name: str, y: Any, lengths: NDArray[np.int64]) -> Label:
     count = len(lengths)
+    if not hasattr(y, "__len__") or getattr(y, "shape", None) == ():
+        raise InputTypeError(f"y must be a list or array of labels; got {type(y).__name__}")
     if len(y) != count:
         raise InputValueError(f"y must have a label for each of the {count} sequences; it has {len(y)}")
     if count and np.ndim(y[0]) == 0:
