@@ -76,7 +76,9 @@ def test_paths_may_be_given_in_several_ways(tmp_path, how):
     assert read_table(paths[how], Columns(id="id")).ids == ["b", "a"]
 
 
-@pytest.mark.parametrize(("name", "delimiter"), [("t.csv", ","), ("t.tsv", "\t"), ("t.CSV.GZ", ","), ("t.tsv.gz", "\t")])
+@pytest.mark.parametrize(
+    ("name", "delimiter"), [("t.csv", ","), ("t.tsv", "\t"), ("t.CSV.GZ", ","), ("t.tsv.gz", "\t")]
+)
 def test_text_by_the_ending_of_its_name(tmp_path, name, delimiter):
     text = TABLE.replace(",", delimiter).encode()
     path = csv(tmp_path, gzip.compress(text) if name.lower().endswith("gz") else text, name)

@@ -1,12 +1,19 @@
 """Tidegate: gated recurrent networks whose memory can be seen and steered."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from tidegate import convert
 from tidegate.convert import accelerate, restore
 from tidegate.diagnosis import doctor
-from tidegate.gates import Trace, counterfactual, gate_health, gradient_flow, trace
+from tidegate.gates import Trace, counterfactual, gate_health, gradient_flow, losses, trace
 from tidegate.nn import GRU, RNN, Dense, Dropouts, GRUCell, RNNCell, explain, init
 from tidegate.ops import Pins
 from tidegate.stream import Stream
+
+if TYPE_CHECKING:
+    from tidegate.train.estimators import GRUClassifier, GRURegressor
+    from tidegate.train.run import fit
 
 __version__ = "0.1.0"
 __all__ = [
@@ -15,6 +22,8 @@ __all__ = [
     "Dense",
     "Dropouts",
     "GRUCell",
+    "GRUClassifier",
+    "GRURegressor",
     "Pins",
     "RNNCell",
     "Stream",
@@ -24,9 +33,28 @@ __all__ = [
     "counterfactual",
     "doctor",
     "explain",
+    "fit",
     "gate_health",
     "gradient_flow",
     "init",
+    "losses",
     "restore",
     "trace",
 ]
+
+#: What trains: its module needs packages that `import tidegate` does not, and loads when the name is asked for.
+_TRAINING = {
+    "GRUClassifier": "tidegate.train.estimators",
+    "GRURegressor": "tidegate.train.estimators",
+    "fit": "tidegate.train.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _TRAINING:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_TRAINING[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_TRAINING]

@@ -1,5 +1,6 @@
 """Look and steer: traces, memory maps, gradient flow and counterfactuals."""
 
+from tidegate.gates import losses
 from tidegate.gates.counterfactual import Counterfactual, counterfactual
 from tidegate.gates.flow import GradientFlow, gradient_flow
 from tidegate.gates.health import Finding, GateHealth, GateUse, gate_health
@@ -19,6 +20,7 @@ __all__ = [
     "evaluating",
     "gate_health",
     "gradient_flow",
+    "losses",
     "recurrent_layers",
     "trace",
 ]

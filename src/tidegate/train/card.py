@@ -50,8 +50,8 @@ def _learned(run: Run) -> Iterator[str]:
     yield ""
     yield (
         f"{data['sequences']:,} sequences of {data['shortest']:,} to {data['longest']:,} steps, "
-        f"{data['steps']:,} in all: {data['train']:,} to learn from, {data['validation']:,} to tell when to stop, {data['test']:,} that "
-        "were asked about only at the end. No sequence is in two parts."
+        f"{data['steps']:,} in all: {data['train']:,} to learn from, {data['validation']:,} to tell when to stop, "
+        f"{data['test']:,} that were asked about only at the end. No sequence is in two parts."
     )
     yield ""
     if data["files"]:

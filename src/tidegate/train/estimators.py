@@ -1,6 +1,6 @@
 """GRUClassifier and GRURegressor: training as scikit-learn knows it, for pipelines, searches and cross-validation."""
 
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ _SETTINGS = (
 )  # fmt: skip
 
 
-class _Estimator(BaseEstimator):
+class _Estimator(BaseEstimator):  # type: ignore[misc]
     """What both share. X is (S, T), one number a step; (S, T, F); or a list of arrays (T, F) of any lengths."""
 
     run_: Run
@@ -112,13 +112,13 @@ class _Estimator(BaseEstimator):
         return hasattr(self, "run_")
 
 
-class GRUClassifier(ClassifierMixin, _Estimator):
+class GRUClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
     """Classify sequences with a gated recurrent unit; parameters are the settings of `tidegate.fit`.
 
     After `fit`: `classes_`, `run_` (the trained `Run`), `n_iter_` (epochs).
     """
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any) -> "GRUClassifier":
         """Train on sequences X with the classes y, (S,)."""
         X = self._sequences(X, fitting=True)
         y = column_or_1d(y, warn=True)
@@ -144,17 +144,18 @@ class GRUClassifier(ClassifierMixin, _Estimator):
 
     def predict(self, X: Any) -> NDArray[Any]:
         """The likeliest class of each sequence, (S,)."""
-        likeliest: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(1)]
-        return likeliest
+        likeliest = self.predict_proba(X).argmax(1)
+        classes: NDArray[Any] = self.classes_[likeliest]
+        return classes
 
 
-class GRURegressor(RegressorMixin, _Estimator):
+class GRURegressor(RegressorMixin, _Estimator):  # type: ignore[misc]
     """Predict a number for each sequence with a gated recurrent unit; parameters are the settings of `tidegate.fit`.
 
     After `fit`: `run_` (the trained `Run`), `n_iter_` (epochs).
     """
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any) -> "GRURegressor":
         """Train on sequences X with the numbers y, (S,)."""
         X = self._sequences(X, fitting=True)
         y = check_array(column_or_1d(y, warn=True), ensure_2d=False, dtype=np.float64)
