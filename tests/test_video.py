@@ -68,6 +68,13 @@ def test_a_file_that_is_no_video_is_one_sentence(tmp_path):
         read_video(tmp_path / "notes.mp4", 8, 8)
 
 
+def test_a_codec_that_is_not_known_is_one_sentence(tmp_path):
+    path = make_video(tmp_path / "grey.avi", 3)
+    path.write_bytes(path.read_bytes().replace(b"FMP4", b"ZZZZ"))
+    with pytest.raises(FileError, match="cannot be decoded as a video: its codec is not known"):
+        read_video(path, 8, 8)
+
+
 def test_a_file_with_sound_only_is_one_sentence(tmp_path):
     path = tmp_path / "sound.wav"
     with av.open(str(path), "w") as container:

@@ -110,6 +110,8 @@ def read_archive(
             ids.append(str(number) if len(files) == 1 else f"{found.name}:{number}")
     assert rows is not None  # a file without a sequence was refused
     assert first is not None
+    if columns.label and not first.labelled:
+        raise FileError(f"{str(files[0].path)!r} must have a label, with @classLabel or @targetLabel; it has none")
     name = columns.label or "label"
     sequences = Sequences(
         unnamed(width),

@@ -1,6 +1,9 @@
 """Arrays of numbers from `.npy` and `.npz` files, read without running code from them."""
 
+import tokenize
+import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,15 @@ __all__ = ["read_array", "read_arrays"]
 
 #: What numpy and zipfile raise for files that are not theirs, or are damaged.
 _DAMAGE: tuple[type[Exception], ...] = (ValueError, EOFError, OSError, KeyError, TypeError, SyntaxError)
-_DAMAGE += (zipfile.BadZipFile, NotImplementedError, MemoryError, OverflowError, RuntimeError)
+_DAMAGE += (
+    zipfile.BadZipFile,
+    zlib.error,
+    tokenize.TokenError,
+    NotImplementedError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+)
 
 
 def read_arrays(path: str | Path) -> Mapping[str, NDArray[Any]]:
@@ -30,12 +41,13 @@ def read_arrays(path: str | Path) -> Mapping[str, NDArray[Any]]:
     if not path.is_file():
         raise FileError(f"{str(path)!r} must be a file")
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            arrays = {"": loaded}
-        else:
-            with loaded:
-                arrays = {name: loaded[name] for name in loaded.files}
+        with (
+            warnings.catch_warnings(),
+            path.open("rb") as file,
+        ):  # np.load leaves one that it opened itself open where a .npz is damaged
+            warnings.simplefilter("ignore")  # of files that Python 2 wrote, and of headers that look like theirs
+            loaded = np.load(file, allow_pickle=False)
+            arrays = {"": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
     except _DAMAGE as error:
         told = str(error)
         if "allow_pickle" in told:

@@ -33,7 +33,7 @@ def read_audio(
 ) -> Sequences:
     """Each file a sequence of log-mel frames, features mel0 to mel39, one every 10 ms (see `data.mel`).
 
-    Sound is mixed to one channel and resampled to 16 kHz, decoded as it is needed. `times` are the middles of the
+    Sound is resampled to 16 kHz and the mean of its channels taken, piece by piece. `times` are the middles of the
     frames, in seconds from the beginning. A recording shorter than a frame (25 ms) is padded with silence to one.
 
     Raises:
@@ -42,7 +42,7 @@ def read_audio(
         MissingExtraError: PyAV is not installed.
     """
     require_no_columns(columns, "audio files")
-    of_files = folder_label(files, label)
+    of_files = folder_label(files, label, columns)
     rows, lengths = Rows((BANDS,), np.float32), []
     for found in files:
         before = len(rows)
@@ -93,10 +93,10 @@ def _samples(path: Path) -> Iterator[NDArray[np.float32]]:
             stream = _stream(container, where)
             stream.codec_context.options = _STRICT
             announced = float(stream.duration * stream.time_base) if stream.duration else 0.0
-            resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE)
+            resampler = av.AudioResampler(format="fltp", rate=RATE)
             for frame in _checked(container.decode(stream), announced, where):
                 for part in resampler.resample(frame):  # of None: what it still holds
-                    yield part.to_ndarray().reshape(-1)
+                    yield part.to_ndarray().mean(axis=0)
     except FileError:
         raise
     except (av.error.FFmpegError, ValueError) as error:
@@ -107,7 +107,7 @@ def _checked(frames: Iterator[Any], announced: float, where: str) -> Iterator[An
     """The frames, and None at their end, unless they end too soon or are not finite."""
     heard = 0.0  # seconds
     for frame in frames:
-        if frame.format.name.startswith(("flt", "dbl")) and not np.isfinite(frame.to_ndarray()).all():
+        if frame.format.name.startswith(("flt", "dbl")) and not (np.abs(frame.to_ndarray()) < _LOUDEST).all():
             raise FileError(f"{where} must hold finite samples; in second {heard:.3f} or soon after one is not")
         heard += frame.samples / frame.sample_rate
         yield frame
@@ -121,7 +121,10 @@ def _checked(frames: Iterator[Any], announced: float, where: str) -> Iterator[An
 def _stream(container: Any, where: str) -> Any:
     if not container.streams.audio:
         raise FileError(f"{where} must hold sound; it has no audio stream")
-    return container.streams.audio[0]
+    stream = container.streams.audio[0]
+    if stream.codec_context is None:
+        raise FileError(f"{where} cannot be decoded as sound: its codec is not known")
+    return stream
 
 
 def _require_whole_wav(path: Path, size: int) -> None:
@@ -142,4 +145,6 @@ def _require_whole_wav(path: Path, size: int) -> None:
             file.seek(length + length % 2, 1)
 
 
+#: Samples are in [-1, 1], or whole numbers of 32 bits at most that are stored as they are.
+_LOUDEST = 2.0**32
 _UNTOLD = (0, 2**32 - 1)  # sizes of a file that was written as a stream

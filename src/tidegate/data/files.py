@@ -28,7 +28,7 @@ class Found:
 
 
 def find_files(data: Paths, suffixes: Sequence[str]) -> list[Found]:
-    """The files that are meant: a file, a folder and all below it, a pattern (`*`, `**`), or a list of files.
+    """The files that are meant: a file, a folder and all below it, a pattern (`*`, `**`), or a list of these.
 
     A file that is named itself may have any suffix; folders and patterns give those with one of `suffixes`,
     and none whose name, or a folder's on the way, begins with a dot.
@@ -38,24 +38,15 @@ def find_files(data: Paths, suffixes: Sequence[str]) -> list[Found]:
         FileError: no file fits, or a list names one twice.
     """
     if isinstance(data, str | os.PathLike):
-        path = Path(data)
-        if path.is_dir():
-            return _fitting(path, (path / name for name in _below(path)), suffixes, f"the folder {str(path)!r}")
-        if not path.exists() and has_magic(str(path)):
-            return _fitting(
-                _fixed_part(path),
-                (Path(name) for name in glob(str(path), recursive=True)),  # noqa: PTH207 - of any folder
-                suffixes,
-                f"the pattern {str(path)!r}",
-            )
-        return [Found(_file(path), path.name)]
-    paths = []
+        return _meant(data, suffixes)
     for entry in data:
         if not isinstance(entry, str | os.PathLike):
             raise InputTypeError(f"a list of files must hold paths; it holds {type(entry).__name__}")
-        paths.append(_file(Path(entry)))
-    if not paths:
+    if not data:
         raise FileError("a list of files must name at least one; it is empty")
+    if len(data) == 1:
+        return _meant(data[0], suffixes)
+    paths = [found.path for entry in data for found in _meant(entry, suffixes)]
     twice = [path for path, count in Counter(path.absolute() for path in paths).items() if count > 1]
     if twice:
         raise FileError(f"a list of files must name each once; {str(twice[0])!r} is in it twice")
@@ -63,9 +54,43 @@ def find_files(data: Paths, suffixes: Sequence[str]) -> list[Found]:
     return [Found(path, path.absolute().relative_to(folder).as_posix()) for path in paths]
 
 
+def _meant(data: str | os.PathLike[str], suffixes: Sequence[str]) -> list[Found]:
+    """The files of one file, folder or pattern."""
+    if not os.fspath(data):
+        raise FileMissingError("a path must name a file or folder; it is empty")
+    path = Path(data)
+    if not _is_a_path(path):
+        raise FileMissingError(f"there is no file {_short(path)}")
+    if path.is_dir():
+        return _fitting(path, (path / name for name in _below(path)), suffixes, f"the folder {str(path)!r}")
+    if not path.exists() and has_magic(str(path)):
+        return _fitting(
+            _fixed_part(path),
+            (Path(name) for name in glob(str(path), recursive=True)),  # noqa: PTH207 - of any folder
+            suffixes,
+            f"the pattern {str(path)!r}",
+        )
+    return [Found(_file(path), path.name)]
+
+
+def _is_a_path(path: Path) -> bool:
+    """Whether the system takes this for a path: short enough, and without NUL."""
+    try:
+        path.exists()
+        path.is_dir()
+    except (OSError, ValueError):
+        return False
+    return "\0" not in str(path)
+
+
+def _short(path: Path) -> str:
+    text = str(path)
+    return repr(text if len(text) <= 200 else f"{text[:200]}...")
+
+
 def _file(path: Path) -> Path:
-    if not path.exists():
-        raise FileMissingError(f"there is no file {str(path)!r}")
+    if not _is_a_path(path) or not path.exists():
+        raise FileMissingError(f"there is no file {_short(path)}")
     if not path.is_file():
         raise FileError(f"{str(path)!r} must be a file")
     return path

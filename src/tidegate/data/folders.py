@@ -18,8 +18,10 @@ FolderLabel = Literal["folder"] | None
 NO_COLUMNS = Columns()
 
 
-def folder_label(files: Sequence[Found], label: FolderLabel) -> Label | None:
-    """The class of each file, the name of the folder that it lies in; none unless that is asked for."""
+def folder_label(files: Sequence[Found], label: FolderLabel, columns: Columns) -> Label | None:
+    """The class of each file, the name of the folder that it lies in, if `label` or `columns.label` is "folder"."""
+    if columns.label == "folder":
+        label = "folder"
     if label is None:
         return None
     if label != "folder":
@@ -37,6 +39,8 @@ def offsets_of(lengths: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
 def require_no_columns(columns: Columns, what: str) -> None:
     """Refuse the id, time and label of a table where there is none."""
     given = {name: getattr(columns, name) for name in ("id", "time", "label") if getattr(columns, name) is not None}
+    if given.get("label") == "folder":
+        del given["label"]
     if given:
         told = ", ".join(f"columns.{name}={value!r}" for name, value in given.items())
-        raise InputValueError(f"{what} have no columns; got {told}")
+        raise InputValueError(f"{what} have no columns, and no label but 'folder'; got {told}")

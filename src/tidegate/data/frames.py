@@ -41,7 +41,7 @@ def read_frames(
     require_no_columns(columns, "video files")
     if len(grid) != 2 or not all(isinstance(tiles, int) and 1 <= tiles <= 512 for tiles in grid):
         raise InputValueError(f"grid must be two whole numbers from 1 to 512, columns and rows; got {grid!r}")
-    of_files = folder_label(files, label)
+    of_files = folder_label(files, label, columns)
     wide, high = grid
     features = tuple(
         Feature(f"row{row}_column{column}_{colour}")

@@ -138,7 +138,7 @@ def _rows(path: Path, lines: Iterator[tuple[int, dict[str, Any]]], columns: Colu
             for what in (columns.id, columns.time):
                 if what and row.get(what) is None:
                     raise FileError(f"{where} must have {what!r}; it has {_short(list(row)[:8])}")
-        names = dict.fromkeys(name for _, row in batch for name in row if name not in columns.ignore)
+        names = dict.fromkeys(name for _, row in batch for name in row)
         yield Block(
             {name: [row.get(name) for _, row in batch] for name in names},
             len(batch),

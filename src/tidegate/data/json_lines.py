@@ -15,7 +15,7 @@ from tidegate.data.objects import Survey, Where
 from tidegate.data.rows import Rows, chunks
 from tidegate.data.sequences import Columns, Feature, Label, Sequences
 from tidegate.data.stamps import seconds_of
-from tidegate.errors import FileError
+from tidegate.errors import FileError, InputValueError
 
 __all__ = ["read_json_lines"]
 
@@ -47,6 +47,9 @@ def read_json_lines(
             infinite; times that fall; an id that comes twice.
         FileMissingError, InputValueError: as `find_files` and `as_asked`.
     """
+    single = [name for name in (columns.id, columns.time, columns.label) if name is not None]
+    if len(set(single)) < len(single):
+        raise InputValueError(f"id, time and label must be different columns; got {', '.join(map(repr, single))}")
     wanted = _wanted(columns, known)
     surveyed = _survey(files, columns, wanted)
     if known is None:
@@ -172,6 +175,8 @@ def _read_rows(files: Sequence[Found], columns: Columns, surveyed: _Surveyed) ->
     code, time = codes.finish(), times.finish() if columns.time else None
     order = np.argsort(code, kind="stable") if time is None else np.lexsort((time, code))
     offsets = offsets_of(np.bincount(code, minlength=len(ids)))
+    if time is not None:
+        _refuse_same_times(time[order], offsets, order, files, columns, list(ids))
     return Sequences(
         _features(surveyed),
         _ordered(values.finish(), order),
@@ -180,6 +185,30 @@ def _read_rows(files: Sequence[Found], columns: Columns, surveyed: _Surveyed) ->
         None if time is None else time[order],
         None if surveyed.label is None else _table_label(surveyed.label, labels.finish()[order], offsets),
     )
+
+
+def _refuse_same_times(
+    times: NDArray[np.float64],
+    offsets: NDArray[np.int64],
+    order: NDArray[np.int64],
+    files: Sequence[Found],
+    columns: Columns,
+    ids: Sequence[str],
+) -> None:
+    """Refuse two lines of one sequence with the same time: none of them comes first."""
+    again = np.flatnonzero(np.diff(times) == 0) + 1
+    again = again[~np.isin(again, offsets)]
+    if not len(again):
+        return
+    name = ids[int(np.searchsorted(offsets, again[0], side="right")) - 1]
+    row = int(order[again[0]])
+    for _, block in _blocks(files, columns):
+        if row < block.steps:
+            raise FileError(
+                f"{block.where(row)}: a sequence must have one line for each time; {name!r} has two at "
+                f"{columns.time!r} = {times[again[0]]:.15g}"
+            )
+        row -= block.steps
 
 
 def _table_label(survey: Survey, values: NDArray[np.float64], offsets: NDArray[np.int64]) -> Label:

@@ -23,7 +23,7 @@ def as_asked(sequences: Sequences, columns: Columns, known: Sequence[Feature] | 
     """The features that `columns` chooses, ignores and makes categories; with `known`, those instead.
 
     Raises:
-        InputValueError: a name is not that of a feature, none is left, or a category was asked of what is no number.
+        InputValueError: a name is not that of a feature, none is left, or one has no value at any step.
     """
     features = sequences.features
     if sequences.label is not None and sequences.label.name in columns.categorical:
@@ -34,10 +34,16 @@ def as_asked(sequences: Sequences, columns: Columns, known: Sequence[Feature] | 
         for argument, asked in (("features", columns.features or ()), ("ignore", columns.ignore)):
             require_names(argument, asked, names)
         require_names("categorical", categorical, names)
+        asked_for = columns.features or ()
+        twice = [name for number, name in enumerate(asked_for) if name in asked_for[:number]]
+        if twice:
+            raise InputValueError(f"features must name each once; {twice[0]!r} is named twice")
     chosen = names if columns.features is None or known is not None else list(columns.features)
     chosen = [name for name in chosen if known is not None or name not in columns.ignore]
     if not chosen:
         raise InputValueError("at least one feature must be left; all are ignored")
+    if known is None:
+        _require_values(sequences, [names.index(name) for name in chosen])
     made = {
         name: _categories_of(sequences.values[:, names.index(name)])
         for name in categorical
@@ -74,6 +80,19 @@ def as_known(sequences: Sequences, known: Sequence[Feature]) -> Sequences:
         for index, wanted in zip(indices, known, strict=True)
     ]
     return replace(sequences, features=tuple(known), values=_changed(sequences.values, indices, changes))
+
+
+def _require_values(sequences: Sequences, indices: list[int]) -> None:
+    """Refuse a feature that is missing at every step; reading stops where all have been met."""
+    missing = np.full(len(indices), True)
+    for _, piece in chunks(sequences.values):
+        if not missing.any() or piece.dtype.kind != "f":
+            return
+        missing &= np.isnan(piece[:, indices]).all(axis=0)
+    if missing.any():
+        name = sequences.features[indices[int(np.argmax(missing))]].name
+        where = f" of {sequences.files[0]!r}" if sequences.files else ""
+        raise InputValueError(f"the feature {name!r}{where} must have a value at some step; all are missing")
 
 
 def _as_classes(label: Label) -> Label:

@@ -1,6 +1,5 @@
 """Anything that holds sequences -> `Sequences`: the reader is chosen by what was given, or by the files' suffix."""
 
-import importlib
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tidegate.data.archive import read_archive
+from tidegate.data.arrow_tables import table_of
 from tidegate.data.audio import read_audio
 from tidegate.data.files import Found, Paths, find_files
 from tidegate.data.folders import NO_COLUMNS, FolderLabel
@@ -18,10 +18,10 @@ from tidegate.data.frames import read_frames
 from tidegate.data.json_lines import read_json_lines
 from tidegate.data.known import as_asked, label_as_known
 from tidegate.data.sequences import Columns, Feature, Label, Sequences
+from tidegate.data.table import read_table
 from tidegate.data.text import Level, Per, read_text
 from tidegate.data.wide import of_arrays, read_wide
 from tidegate.errors import FileError, InputTypeError, InputValueError
-from tidegate.extras import require
 
 __all__ = ["SUFFIXES", "read"]
 
@@ -38,9 +38,7 @@ class _Format:
 
 
 def _read_table(files: Sequence[Found], columns: Columns, **options: Any) -> Sequences:
-    table: Any = importlib.import_module("tidegate.data.table")
-    sequences: Sequences = table.read_table([found.path for found in files], columns, **options)
-    return sequences
+    return read_table([found.path for found in files], columns, **options)
 
 
 _FORMATS = (
@@ -71,7 +69,7 @@ def read(
 ) -> Sequences:
     """Read sequences from files, or take them from memory.
 
-    `data` is a file, a folder (all files below it), a pattern (`*`, `**`) or a list of files, of one format; or an
+    `data` is a file, a folder (all files below it), a pattern (`*`, `**`) or a list of these, of one format; or an
     array (S, T, F) or (S, T), or a list of arrays (T_i, F) or (T_i,); or a table with `__arrow_c_stream__`, as those
     of pyarrow, pandas and polars.
 
@@ -111,11 +109,7 @@ def _read(
         return as_asked(data, columns, known)
     if hasattr(data, "__arrow_c_stream__"):
         _require_fitting(options, (), "tables")
-        table: Any = importlib.import_module("tidegate.data.table")
-        found: Sequences = table.table_of(
-            require("pyarrow", "train").table(data), columns, known=known, known_label=known_label
-        )
-        return found
+        return table_of(data, columns, known=known, known_label=known_label)
     if _is_paths(data):
         return _read_files(data, columns, known, known_label, options)
     _require_fitting(options, ("y",), "arrays in memory")

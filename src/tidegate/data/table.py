@@ -12,7 +12,7 @@ from tidegate.data.survey import Survey, survey
 from tidegate.data.table_files import Paths, TableFile, open_tables
 from tidegate.errors import FileError, InputValueError
 
-__all__ = ["read_table"]
+__all__ = ["read_table", "sequences_of"]
 
 
 def read_table(
@@ -52,9 +52,23 @@ def read_table(
             where there is one, the row: the line of a CSV file as an editor counts, the number of a row in Parquet.
         InputValueError: `columns` do not fit the table.
     """
+    return sequences_of(
+        open_tables(paths), columns, known=known, known_label=known_label, memory=memory, workspace=workspace
+    )
+
+
+def sequences_of(
+    files: Sequence[TableFile],
+    columns: Columns,
+    *,
+    known: Sequence[Feature] | None = None,
+    known_label: Label | None = None,
+    memory: int = 2**30,
+    workspace: Path | None = None,
+) -> Sequences:
+    """`read_table` for files that are open."""
     if memory < 1:
         raise InputValueError(f"memory must be at least 1 byte; got {memory}")
-    files = open_tables(paths)
     roles = roles_of(columns, files[0].names, known, known_label)
     _check_same_columns(files, roles, only_used=known is not None)
     found = survey(files, roles, None if known is None else {feature.name: feature for feature in known}, known_label)

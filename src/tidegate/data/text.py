@@ -52,7 +52,7 @@ def read_text(
         if value not in choice:
             raise InputValueError(f"{name} must be {choice[0]!r} or {choice[1]!r}; got {value!r}")
     codec = _codec(encoding)
-    of_files = folder_label(files, label)
+    of_files = folder_label(files, label, columns)
     for found in files:
         opened(found.path)
     if level == "bytes":
@@ -133,12 +133,14 @@ def _characters(path: Path, codec: str) -> Iterator[NDArray[np.uint32]]:
             waiting = len(decoder.getstate()[0])
             try:
                 points = decoder.decode(piece, final=not piece).encode("utf-32-le")
-            except UnicodeError as error:
-                at = max(0, error.start - waiting) if isinstance(error, UnicodeDecodeError) else 0
-                line = breaks + piece[:at].count(b"\n") + 1
+            except UnicodeDecodeError as error:
+                at = error.start - waiting
+                line = breaks + piece[: max(0, at)].count(b"\n") + 1
                 raise FileError(
                     f"{str(path)!r}, line {line} must be {codec.upper()}; byte {before + at + 1} of the file is not"
                 ) from error
+            except UnicodeError as error:
+                raise FileError(f"{str(path)!r} must be {codec.upper()}: {error}") from error
             before += len(piece)
             breaks += piece.count(b"\n")
             if points:

@@ -74,6 +74,8 @@ class _Decoded:
                 if not container.streams.video:
                     raise FileError(f"{where} must hold a video; it has no video stream")
                 stream = container.streams.video[0]
+                if stream.codec_context is None:
+                    raise FileError(f"{where} cannot be decoded as a video: its codec is not known")
                 announced, rate = stream.frames, stream.average_rate
                 self.frames_per_second = float(rate) if rate else math.nan
                 for frame in container.decode(stream):

@@ -1,5 +1,6 @@
 """Arrays (S, T) or (S, T, F), in `.npy` and `.npz` files and in memory -> sequences."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,7 +85,7 @@ def read_wide(
 
 
 def of_arrays(
-    x: Array | Sequence[Array],
+    x: Array | Sequence[Any],
     y: Any = None,
     columns: Columns = NO_COLUMNS,
     *,
@@ -99,6 +100,8 @@ def of_arrays(
         InputTypeError: `x` holds something else than real numbers.
         InputValueError: shapes do not fit together, a sequence has no step, or a number is infinite.
     """
+    if columns.label is not None and y is None:
+        raise InputValueError(f"columns.label={columns.label!r} names the labels y; y is not given")
     if isinstance(x, np.ndarray) and x.dtype != object:
         _require_numbers(x, "x")
         part = _Wide(_three(x, "x"), None, None, None)
@@ -174,13 +177,18 @@ def _opened(path: Path, columns: Columns) -> _Wide:
 def _mapped(path: Path) -> Array:
     """The array of a `.npy` file as a memory map."""
     opened(path)
+    with path.open("rb") as file:
+        mappable = file.read(6) == b"\x93NUMPY"
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as in read_arrays
+            array = np.load(path, mmap_mode="r", allow_pickle=False) if mappable else None
     except Exception:  # noqa: BLE001 - read_array says what is wrong with it
         array = None
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
+    if array is None or array.dtype.kind not in "fiub":
         return read_array(path)
-    return array
+    found: Array = array
+    return found
 
 
 def _check(where: str, part: _Wide, error: type[ValueError] = FileError) -> None:
@@ -255,6 +263,8 @@ def _label(columns: Columns, parts: Sequence[_Wide]) -> Label | None:
 
 def _label_in_memory(name: str, y: Any, lengths: NDArray[np.int64]) -> Label:
     count = len(lengths)
+    if not hasattr(y, "__len__") or getattr(y, "shape", None) == ():
+        raise InputTypeError(f"y must be a list or array of labels; got {type(y).__name__}")
     if len(y) != count:
         raise InputValueError(f"y must have a label for each of the {count} sequences; it has {len(y)}")
     if count and np.ndim(y[0]) == 0:
