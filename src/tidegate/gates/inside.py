@@ -57,8 +57,17 @@ def observe(
 
 def recurrent_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Every recurrent layer of `model` by its names; no cells, since a model runs those step by step itself."""
-    parts = model.named_modules(remove_duplicate=False)
-    return {name: part for name, part in parts if is_recurrent(part) and not is_cell(part)}
+    return {name: part for name, part in _named(model) if is_recurrent(part) and not is_cell(part)}
+
+
+def _named(module: nn.Module, name: str = "", above: tuple[nn.Module, ...] = ()) -> Iterator[tuple[str, nn.Module]]:
+    """Every module by every name that it has; a name that goes round in a circle is none."""
+    if any(module is one for one in above):
+        return
+    yield name, module
+    for key, child in module._modules.items():
+        if child is not None:
+            yield from _named(child, f"{name}.{key}" if name else key, (*above, module))
 
 
 @contextmanager
@@ -88,7 +97,8 @@ def _running(name: str, module: nn.Module, steering: dict[str, Any]) -> Iterator
 def _evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode for a while."""
     training = {module: module.training for module in model.modules()}
-    model.eval()
+    for module in training:  # not eval(), which would not end in a circular model
+        module.training = False
     try:
         yield
     finally:
