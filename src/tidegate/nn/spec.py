@@ -128,6 +128,6 @@ def _suffixes(module: nn.Module) -> list[list[str]]:
 def _weights(module: nn.Module, system: str, suffix: str) -> PackedWeights:
     """The weights by the names that the system has them under; a module may hold more that it does not run with."""
     names = [stored.name for stored in SYSTEMS[system].convention.arrays]
-    held = {name: getattr(module, f"{name}{suffix}", None) for name in names}
+    held: dict[str, Any] = {name: getattr(module, f"{name}{suffix}", None) for name in names}
     assert isinstance(held["weight_ih"], Tensor)
     return PackedWeights(**held)
