@@ -114,7 +114,7 @@ def _convention(framework: Framework, spec: Spec, layer: nn.Module) -> Conventio
             f"layer must be one that {framework.name} has, {has}; got a {_NAMES.get(spec.system, spec.system)}"
         )
     activations = framework.activations[spec.system]
-    if spec.activation not in activations:
+    if not isinstance(spec.activation, str) or spec.activation not in activations:
         known = ", ".join(f'"{name}"' for name in activations)
         got = repr(spec.activation) if isinstance(spec.activation, str) else "a function"
         raise InputValueError(f"layer must have an activation that {framework.name} has there, {known}; got {got}")
