@@ -16,7 +16,7 @@ from tidegate.errors import InputTypeError, InputValueError
 from tidegate.nn import GRU, RNN
 from tidegate.nn.spec import Spec, describe, opaque
 from tidegate.ops.call import SYSTEMS
-from tidegate.ops.functional import Reset
+from tidegate.ops.functional import Reset, reset_of
 
 __all__ = ["agreed", "cells_of", "layer_of", "place"]
 
@@ -29,7 +29,6 @@ _NAMES = {
     "gru-reset-before": "GRU with the reset before the product",
     "gru-layer-norm": "layer-normalised GRU",
 }
-_RESETS: dict[str, Reset] = {"gru": "after", "gru-reset-before": "before", "update-only": None}
 
 T = TypeVar("T")
 
@@ -260,7 +259,7 @@ def _made(
     first = packed[0]
     directions = 2 if bidirectional else 1
     make: Callable[..., GRU | RNN] = RNN if system == "rnn" else GRU
-    options: dict[str, object] = {} if system == "rnn" else {"reset": _RESETS[system]}
+    options: dict[str, object] = {} if system == "rnn" else {"reset": reset_of(system)}
     if system == "rnn" and activation in ("tanh", "relu"):
         options["nonlinearity"] = activation  # torch.nn's own name for it, which other tools look at
     else:

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from tidegate.conventions import PackedWeights
 from tidegate.equations import Activation
 from tidegate.errors import InputTypeError
-from tidegate.nn.dropouts import Dropouts
+from tidegate.nn.dropouts import Dropouts, read_dropouts
 from tidegate.ops.call import SYSTEMS
+from tidegate.ops.checks import check_activation
 
 __all__ = ["Recurrent", "Spec", "describe", "is_cell", "is_recurrent", "opaque"]
 
@@ -98,6 +99,8 @@ def describe(module: nn.Module) -> Spec:
     if not is_recurrent(module):
         raise InputTypeError(f"the layer must be a GRU, an RNN or one of their cells; got {type(module).__name__}")
     gated = isinstance(module, nn.GRU | nn.GRUCell)
+    if isinstance(module, Recurrent):
+        check_activation("activation", module.activation)
     system = module.system if isinstance(module, Recurrent) else "gru" if gated else "rnn"
     return Spec(
         system=system,
@@ -110,7 +113,7 @@ def describe(module: nn.Module) -> Spec:
         h_0=getattr(module, "h_0", None) if isinstance(module, Recurrent) and not is_cell(module) else None,
         backend=module.backend if isinstance(module, Recurrent) else "auto",
         recompute=module.recompute if isinstance(module, Recurrent) else False,
-        dropouts=module.recurrent_dropout if isinstance(module, Recurrent) else Dropouts(),
+        dropouts=read_dropouts(module.recurrent_dropout) if isinstance(module, Recurrent) else Dropouts(),
         training=module.training,
         empty_batches=isinstance(module, Recurrent) and module.accelerated,
     )

@@ -1,7 +1,7 @@
 """A GRU or RNN node of a graph, as a module that runs it with a layer of Tidegate's."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from tidegate.errors import InputTypeError, InputValueError
 from tidegate.nn import GRU, RNN
 from tidegate.nn.spec import describe
 from tidegate.ops.checks import check_lengths, check_shape
+from tidegate.ops.functional import reset_of
 
 __all__ = ["ATTRIBUTES", "RecurrentNode", "is_recurrent_node", "read_recurrent"]
 
@@ -107,8 +108,7 @@ class RecurrentNode(nn.Module):
     def _one(self, x: Tensor, h_0: Tensor, packed: Any, inside: Tensor | None, reverse: bool) -> Tensor:
         options: dict[str, Any] = {"activation": self.activation, "mask": inside, "reverse": reverse}
         if self.system != "rnn":
-            reset: Literal["after", "before"] | None = {"gru": "after", "gru-reset-before": "before"}.get(self.system)  # type: ignore[assignment]
-            return ops.gru(x, h_0, *packed[:4], reset=reset, **options).hidden
+            return ops.gru(x, h_0, *packed[:4], reset=reset_of(self.system), **options).hidden
         return ops.rnn(x, h_0, *packed[:4], **options).hidden
 
 
