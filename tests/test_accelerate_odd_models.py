@@ -161,6 +161,14 @@ def test_a_compiled_model_is_reached_and_computes_on():
     subprocess.run([sys.executable, "-c", COMPILED], check=True)
 
 
+def test_a_layer_from_which_an_attribute_was_deleted_is_restored_whole():
+    model = nn.ModuleList([nn.GRU(I, H), nn.GRU(I, H)])
+    tg.accelerate(model)
+    del model[0].recompute
+    assert len(tg.restore(model).changed) == 2
+    assert [type(layer) for layer in model] == [nn.GRU, nn.GRU]
+
+
 def test_layers_in_a_wrapper_are_reached():
     model = nn.DataParallel(nn.Sequential(nn.GRU(I, H)))
     expected = model(x)

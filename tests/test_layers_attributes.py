@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.fx
 from torch import nn
 
 import tidegate as tg
@@ -66,6 +67,35 @@ def test_a_learned_state_that_does_not_fit_is_refused():
     assert_refused(
         lambda: layer(x), InputTypeError, "^the learned h_0 must have the dtype of the weights, torch.float32"
     )
+
+
+@pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l0"])
+@pytest.mark.parametrize("make", [tg.GRU, tg.RNN, nn.GRU])
+def test_a_layer_without_one_of_its_weights_is_refused(make, name):
+    """A kernel would read where there is nothing."""
+    layer = make(I, H)
+    delattr(layer, name)
+    assert_refused(lambda: tg.trace(layer, x), InputTypeError, f"^the layer's {name} must be a tensor; there is none$")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"hidden_size": 5}, r"^weight_ih must be \(15, 3\); got \(12, 3\)$"),
+        ({"weight_hh_l0": nn.Parameter(torch.zeros(3, 3))}, r"^weight_hh must be \(12, 4\); got \(3, 3\)$"),
+        ({"bias_hh_l0": nn.Parameter(torch.zeros(2))}, r"^bias_hh must be \(12,\); got \(2,\)$"),
+    ],
+)
+def test_weights_of_another_shape_are_refused_by_the_kernels(changes, sentence):
+    layer = tg.GRU(I, H)
+    for name, value in changes.items():
+        setattr(layer, name, value)
+    assert_refused(lambda: layer(x), InputValueError, sentence)
+
+
+def test_a_symbolic_trace_of_torch_fx_is_refused_in_a_sentence(as_users_run_it):
+    sentence = "^the layer's weight_ih_l0 must be a tensor; there is a Proxy$"
+    assert_refused(lambda: torch.fx.symbolic_trace(nn.Sequential(tg.GRU(I, H))), InputTypeError, sentence)
 
 
 @pytest.mark.parametrize("make", [tg.GRU, tg.RNN])

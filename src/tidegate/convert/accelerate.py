@@ -82,7 +82,7 @@ def restore(model: nn.Module) -> Changes:
     for module, cls, added in plan:
         module.__class__ = cls
         for name in (*added.pop(""), "accelerated"):
-            del vars(module)[name]
+            vars(module).pop(name, None)
         for register, entries in added.items():
             for name in entries:
                 vars(module)[register].pop(name, None)  # a shallow copy, restored before, shares the register

@@ -132,5 +132,8 @@ def _weights(module: nn.Module, system: str, suffix: str) -> PackedWeights:
     """The weights by the names that the system has them under; a module may hold more that it does not run with."""
     names = [stored.name for stored in SYSTEMS[system].convention.arrays]
     held: dict[str, Any] = {name: getattr(module, f"{name}{suffix}", None) for name in names}
-    assert isinstance(held["weight_ih"], Tensor)
+    for name in ("weight_ih", "weight_hh"):
+        if not isinstance(held[name], Tensor) and not (name == "weight_hh" and system == "dense"):
+            got = "none" if held[name] is None else f"a {type(held[name]).__name__}"
+            raise InputTypeError(f"the layer's {name}{suffix} must be a tensor; there is {got}")
     return PackedWeights(**held)
