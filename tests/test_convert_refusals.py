@@ -352,6 +352,10 @@ def test_a_limit_that_is_none_is_refused(limit):
     assert_refused(lambda: read_keras_file("model.keras", max_bytes=limit), InputValueError, sentence)
 
 
+def test_a_path_that_no_file_can_have_is_refused():
+    assert_refused(lambda: read_keras_file("a" * 5000), FileError, "' cannot be read: File name too long$")
+
+
 def test_what_is_no_file_is_not_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.keras")  # to open it would wait for a writer
     assert_refused(lambda: read_keras_file(tmp_path / "pipe.keras"), FileError, "pipe.keras' must be a file$")

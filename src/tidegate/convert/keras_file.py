@@ -53,7 +53,11 @@ def read_keras_file(path: str | Path, *, max_bytes: int = 2**31) -> list[KerasLa
     if type(max_bytes) is not int or max_bytes < 1:
         raise InputValueError(f"max_bytes must be an int of at least 1; got {max_bytes!r}")
     path = Path(path)
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError as error:
+        raise FileError(f"{str(path)!r} cannot be read: {error.strerror}") from error
+    if not there:
         raise FileMissingError(f"there is no file {str(path)!r}")
     if path.is_dir():
         raise FileError(f"{str(path)!r} is a folder; a .keras file is expected")

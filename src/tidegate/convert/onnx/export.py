@@ -8,7 +8,7 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -276,10 +276,12 @@ def _quiet() -> Iterator[None]:
 
 def _save(proto: Any, path: Path) -> None:
     """Write the file whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
+    part = path.parent / f"{path.name}.part"
     try:
         part.write_bytes(proto.SerializeToString())
         part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise FileError(f"path must be a file that can be written; {str(path)!r} cannot: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # the latter for a name that no file can have
+        with suppress(OSError, ValueError):
+            part.unlink()
+        told = getattr(error, "strerror", None) or error
+        raise FileError(f"path must be a file that can be written; {str(path)!r} cannot: {told}") from error

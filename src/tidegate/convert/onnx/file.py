@@ -2,6 +2,7 @@
 
 import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -111,24 +112,38 @@ class File:
             raise FileError(
                 f"{what} lies in another file, {told.get('location')!r}; give the path of the model instead"
             )
+        try:
+            return self._read_beside(told, what, size)
+        except FileError:
+            raise
+        except (OSError, ValueError, RuntimeError) as error:  # a name that no file can have, a loop of links
+            raise FileError(f"{what} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+    def _read_beside(self, told: Mapping[str, str], what: str, size: int) -> bytes:
         location = told.get("location", "")
-        folder = self._folder.resolve()
-        path = (folder / location).resolve()
-        if not location or not path.is_relative_to(folder) or Path(location).is_absolute():
-            raise FileError(f"{what} must lie in the folder of the model or below; it is said to lie in {location!r}")
-        if not path.is_file():
-            raise FileMissingError(f"{what} lies in {location!r}, which is not there")
+        path = self._place(location, what)
         offset, length = (
             _whole(told.get(key, default), what) for key, default in (("offset", "0"), ("length", str(size)))
         )
-        if length != size or offset + length > path.stat().st_size:
-            there = path.stat().st_size
+        there = path.stat().st_size
+        if length != size or offset + length > there:
             raise FileError(
                 f"{what} must be {size} bytes at {offset} in {location!r}; told are {length}, there {there}"
             )
         with path.open("rb") as file:
             file.seek(offset)
             return file.read(length)
+
+    def _place(self, location: str, what: str) -> Path:
+        """The file that is said to hold a tensor, if it is there and in the model's folder or below."""
+        assert self._folder is not None
+        folder = self._folder.resolve()
+        path = (folder / location).resolve()
+        if not location or not path.is_relative_to(folder) or Path(location).is_absolute():
+            raise FileError(f"{what} must lie in the folder of the model or below; it is said to lie in {location!r}")
+        if not path.is_file():
+            raise FileMissingError(f"{what} lies in {location!r}, which is not there")
+        return path
 
 
 def _whole(text: str, what: str) -> int:
