@@ -113,6 +113,7 @@ def _exported(
     opset: int,
     path: str | Path | None,
 ) -> Any:
+    """The file of a model and arguments that were read, and written if there is a path."""
     double, uses, outputs = try_out(model, given)
     for name, use in uses.items():
         if opset < 22 and describe(use.module).like.dtype == torch.bfloat16:

@@ -16,7 +16,19 @@ from tidegate.nn.spec import Spec, describe, opaque
 from tidegate.ops import SYSTEMS
 from tidegate.ops.checks import check_activation, check_like, check_shape, check_tensor
 
-__all__ = ["Direction", "OnnxNode", "directions_of", "from_onnx_nodes", "layer_of", "node_of", "to_onnx_nodes"]
+__all__ = [
+    "DIRECTIONS",
+    "Direction",
+    "OnnxNode",
+    "check_weights",
+    "directions_of",
+    "fill",
+    "from_onnx_nodes",
+    "layer_of",
+    "node_weights",
+    "to_onnx_nodes",
+    "unwritable",
+]
 
 Direction = Literal["forward", "reverse", "bidirectional"]
 Layer = TypeVar("Layer", bound=GRU | RNN)
