@@ -14,11 +14,11 @@ SOURCE = Path(__file__).parents[1] / "src" / "tidegate"
 
 #: The floors of the house, from the ground up: a room may import the rooms of lower floors, not those beside it.
 GROUND = {"errors", "extras", "equations", "conventions"}
-FLOORS = [GROUND, {"ops"}, {"nn"}, {"gates", "convert", "stream"}, {"train", "serve"}, {"cli"}]
+FLOORS = [GROUND, {"ops"}, {"nn"}, {"gates", "convert", "stream"}, {"diagnosis"}, {"train", "serve"}, {"cli"}]
 #: Plain records in and out: they know no room but these two, and only `train` and `cli` know them.
 BESIDE = {"data", "report"}
 PLAIN = {"errors", "extras"}
-#: `tidegate/__init__.py` itself: the front of the first four floors, which the floors above may use.
+#: `tidegate/__init__.py` itself: the front of the first five floors, which the floors above may use.
 FRONT = "tidegate"
 
 
@@ -32,7 +32,7 @@ def may_import() -> dict[str, set[str]]:
     allowed |= {room: GROUND - {room} for room in GROUND}
     allowed["errors"] = set()
     allowed["extras"] = {"errors"}
-    allowed[FRONT] = set().union(*FLOORS[:4])
+    allowed[FRONT] = set().union(*FLOORS[:5])
     for room in ("train", "serve", "cli"):
         allowed[room] |= {FRONT}
     for room in ("train", "cli"):

@@ -2,7 +2,8 @@
 
 from tidegate import convert
 from tidegate.convert import accelerate, restore
-from tidegate.gates import Trace, counterfactual, gradient_flow, trace
+from tidegate.diagnosis import doctor
+from tidegate.gates import Trace, counterfactual, gate_health, gradient_flow, trace
 from tidegate.nn import GRU, RNN, Dense, Dropouts, GRUCell, RNNCell, explain, init
 from tidegate.ops import Pins
 from tidegate.stream import Stream
@@ -21,7 +22,9 @@ __all__ = [
     "accelerate",
     "convert",
     "counterfactual",
+    "doctor",
     "explain",
+    "gate_health",
     "gradient_flow",
     "init",
     "restore",

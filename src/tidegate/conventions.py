@@ -135,6 +135,7 @@ class Framework:
 
 
 _FIELDS: tuple[Field, ...] = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "gain_ih", "gain_hh")
+_OF_THE_INPUT: tuple[Field, ...] = ("weight_ih", "bias_ih")
 _FOUR, _BIASES, _GAINS = _FIELDS[:4], _FIELDS[2:4], _FIELDS[4:]
 _TANH = {"tanh": "tanh"}
 _ANY = {name: name for name in ("tanh", "relu", "sigmoid", "identity")}
@@ -150,7 +151,7 @@ TORCH_GRU_LAYER_NORM = replace(TORCH_GRU, arrays=tuple(Stored(name, (name,), TOR
 #: and that without the reset rows.
 TORCH_UPDATE_ONLY = Convention(blocks=("update", "candidate"), update_keeps=True)
 TORCH_RNN = Convention(blocks=("candidate",), update_keeps=False)
-TORCH_DENSE = Convention(blocks=("candidate",), update_keeps=False)
+TORCH_DENSE = replace(TORCH_RNN, arrays=tuple(Stored(name, (name,), TORCH_RNN.blocks) for name in _OF_THE_INPUT))
 TORCH = Framework(
     "torch.nn", {"gru": TORCH_GRU, "rnn": TORCH_RNN}, {"gru": _TANH, "rnn": {"tanh": "tanh", "relu": "relu"}}
 )

@@ -75,6 +75,36 @@ def demo(
         run(console, out, seed=seed, steps=steps, clips=clips, overwrite=overwrite)
 
 
+@app.command()
+def doctor(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A .pt, .safetensors, .keras or .onnx file, or module:function, which is called and returns a model."
+        ),
+    ],
+    data: Annotated[
+        Path | None, typer.Option(help="A .npy or .npz file with an input of the model, to see its gates at work.")
+    ] = None,
+    layer: Annotated[str | None, typer.Option(help="Look at the gates of this layer alone.")] = None,
+    batch_first: Annotated[
+        bool, typer.Option("--batch-first", help="The layers of a state dict take (batch, time, features).")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """What a model holds that is recurrent, what runs it, and how healthy its gates are.
+
+    Lists every recurrent layer with its variant, sizes, gate order and biases, the backend that runs it and why not a
+    faster one. With data: which gates are saturated, always open or never open, how long memory lasts, and whether
+    gradients vanish or explode, each with a line of advice. Files are read without running code from them.
+    """
+    console = Console()
+    with _refusals(console):
+        from tidegate.cli.doctor import run  # noqa: PLC0415 - torch loads only for a command that needs it
+
+        run(console, source, data=data, layer=layer, batch_first=batch_first, as_json=as_json)
+
+
 @contextmanager
 def _refusals(console: Console) -> Iterator[None]:
     """A refusal as one sentence and exit code 2, a failing disk as one and 1, an interrupt as one and 130."""

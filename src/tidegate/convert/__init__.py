@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         to_onnx,
         to_onnx_nodes,
     )
+    from tidegate.convert.state_dict import StateDictLayer, layers_of, read_state_dict
     from tidegate.convert.torch_nn import from_torch, to_torch
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "OnnxLayer",
     "OnnxModel",
     "OnnxNode",
+    "StateDictLayer",
     "accelerate",
     "from_equinox",
     "from_flax",
@@ -44,7 +46,9 @@ __all__ = [
     "from_onnx",
     "from_onnx_nodes",
     "from_torch",
+    "layers_of",
     "read_keras_file",
+    "read_state_dict",
     "restore",
     "to_equinox",
     "to_flax",
@@ -67,6 +71,7 @@ _NAMES = {
     "onnx": (
         "OnnxFile", "OnnxLayer", "OnnxModel", "OnnxNode", "from_onnx", "from_onnx_nodes", "to_onnx", "to_onnx_nodes",
     ),
+    "state_dict": ("StateDictLayer", "layers_of", "read_state_dict"),
     "torch_nn": ("from_torch", "to_torch"),
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}

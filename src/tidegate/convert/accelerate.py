@@ -15,7 +15,7 @@ from tidegate.nn.spec import Recurrent
 from tidegate.ops.backends import check_backend
 from tidegate.ops.call import SYSTEMS, Call
 
-__all__ = ["accelerate", "restore"]
+__all__ = ["accelerate", "prospects", "restore"]
 
 #: What may change while a layer is Tidegate's without changing what it computes.
 _HOW_IT_RUNS = ("accelerated", "backend", "recompute")
@@ -41,16 +41,11 @@ def accelerate(model: nn.Module, backend: str = "auto") -> Changes:
     check_backend(backend)
     changed, left, plan = [], [], []
     for module, names in _recurrent(model):
-        reason = reason_to_leave(module)
-        if reason is not None:
-            left.append(_layer(module, names, reason))
+        layer, added = _prospect(module, names, backend)
+        if layer.backend is None:
+            left.append(layer)
             continue
-        added = added_to(module, backend)
-        choice = _choose(module, added, names[0], backend)
-        if backend == "auto" and choice.backend == "reference":
-            left.append(_layer(module, names, f"torch.nn's own is faster here ({choice.reason})"))
-            continue
-        changed.append(_layer(module, names, f"runs on {choice.backend} ({choice.reason})", choice.backend))
+        changed.append(layer)
         plan.append((module, tidegates_class(module), added))
     for module, cls, added in plan:
         module.__class__ = cls
@@ -87,6 +82,26 @@ def restore(model: nn.Module) -> Changes:
             for name in entries:
                 vars(module)[register].pop(name, None)  # a shallow copy, restored before, shares the register
     return Changes(tuple(changed), tuple(left))
+
+
+def prospects(model: nn.Module) -> list[tuple[nn.Module, Layer]]:
+    """Every recurrent module of `model`, and what `accelerate` would say of it; nothing is changed.
+
+    Raises `InputTypeError` if `model` is not a `torch.nn.Module`.
+    """
+    return [(module, _prospect(module, names, "auto")[0]) for module, names in _recurrent(model)]
+
+
+def _prospect(module: Any, names: tuple[str, ...], backend: str) -> tuple[Layer, Added]:
+    """What is to be done with a module, and what it then gets; its backend is None where it is left."""
+    reason = reason_to_leave(module)
+    if reason is not None:
+        return _layer(module, names, reason), {}
+    added = added_to(module, backend)
+    choice = _choose(module, added, names[0], backend)
+    if backend == "auto" and choice.backend == "reference":
+        return _layer(module, names, f"torch.nn's own is faster here ({choice.reason})"), {}
+    return _layer(module, names, f"runs on {choice.backend} ({choice.reason})", choice.backend), added
 
 
 def _recurrent(model: nn.Module) -> list[tuple[Any, tuple[str, ...]]]:

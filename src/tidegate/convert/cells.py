@@ -14,21 +14,11 @@ from tidegate.convert.arrays import is_array, to_tensor
 from tidegate.equations import Activation
 from tidegate.errors import InputTypeError, InputValueError
 from tidegate.nn import GRU, RNN
-from tidegate.nn.spec import Spec, describe, opaque
+from tidegate.nn.spec import NAMES, Spec, describe, opaque
 from tidegate.ops.call import SYSTEMS
 from tidegate.ops.functional import Reset, reset_of
 
 __all__ = ["agreed", "cells_of", "layer_of", "place"]
-
-#: What a system is called in a sentence.
-_NAMES = {
-    "dense": "layer without a memory",
-    "rnn": "simple RNN",
-    "update-only": "GRU without a reset gate",
-    "gru": "GRU with the reset after the product",
-    "gru-reset-before": "GRU with the reset before the product",
-    "gru-layer-norm": "layer-normalised GRU",
-}
 
 T = TypeVar("T")
 
@@ -76,7 +66,7 @@ def layer_of(
         raise InputValueError(f"cells must hold sets of arrays, {expected}; got {len(cells)}")
     systems = {_recognise(framework, cell, reset, place(number, directions)) for number, cell in enumerate(cells)}
     if len(systems) > 1:
-        kinds = " and ".join(f"a {_NAMES.get(system, system)}" for system in sorted(systems))
+        kinds = " and ".join(f"a {NAMES.get(system, system)}" for system in sorted(systems))
         raise InputValueError(f"cells must be of one kind to be one layer; got {kinds}: convert them one by one")
     (system,) = systems
     convention = framework.systems[system]
@@ -108,9 +98,9 @@ def _convention(framework: Framework, spec: Spec, layer: nn.Module) -> Conventio
     if reason is not None:
         raise InputTypeError(f"layer must run as Tidegate's or torch.nn's do; {reason}")
     if spec.system not in framework.systems:
-        has = " and ".join(f"a {_NAMES.get(system, system)}" for system in framework.systems)
+        has = " and ".join(f"a {NAMES.get(system, system)}" for system in framework.systems)
         raise InputTypeError(
-            f"layer must be one that {framework.name} has, {has}; got a {_NAMES.get(spec.system, spec.system)}"
+            f"layer must be one that {framework.name} has, {has}; got a {NAMES.get(spec.system, spec.system)}"
         )
     activations = framework.activations[spec.system]
     if not isinstance(spec.activation, str) or spec.activation not in activations:

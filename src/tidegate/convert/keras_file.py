@@ -67,7 +67,7 @@ def read_keras_file(path: str | Path, *, max_bytes: int = 2**31) -> list[KerasLa
         config = _json(_member(archive, path, _CONFIG, _CONFIG_BYTES), path)
         weights = _member(archive, path, _WEIGHTS, max_bytes)
     _check_no_code(config, path)
-    h5py = require("h5py", "frameworks")
+    h5py = require("h5py", "doctor")
     with _told(path, _HDF5):
         store = h5py.File(io.BytesIO(weights), "r")
     with store:
@@ -247,7 +247,7 @@ class _Reader:
             array: Array = np.asarray(dataset[()])
             told = dataset.attrs.get("dtype")
         if isinstance(told, str) and told == "bfloat16" and array.dtype.itemsize == 2:
-            return array.view(require("ml_dtypes", "frameworks").bfloat16)
+            return array.view(require("ml_dtypes", "doctor").bfloat16)
         if array.dtype.kind != "f":
             raise self._refusal(f"its weights {at!r} must be floating numbers; they are {array.dtype}")
         return array

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -15,11 +15,12 @@ from tidegate.conventions import PackedWeights, unpack
 from tidegate.equations import Pinned
 from tidegate.errors import InputValueError
 from tidegate.gates.inside import observe
+from tidegate.nn.run import Record
 from tidegate.ops.call import SYSTEMS, Call
 from tidegate.ops.pins import Pins
 from tidegate.ops.reference import without_unread_values
 
-__all__ = ["GradientFlow", "gradient_flow"]
+__all__ = ["GradientFlow", "flow_of", "gradient_flow"]
 
 #: How many numbers of step Jacobians are held at once.
 _BUDGET = 1 << 24
@@ -81,10 +82,34 @@ def gradient_flow(
     directions = ran.layers[depth]
     if reverse and len(directions) == 1:
         raise InputValueError("reverse must be False for a layer of one direction; got True")
-    record = directions[int(reverse)]
+    return flow_of(directions[int(reverse)], norm)
+
+
+@torch.no_grad()
+def flow_of(
+    record: Record, norm: Literal["spectral", "frobenius"], *, steps: int | None = None, sequences: int | None = None
+) -> GradientFlow:
+    """The gradient flow of one layer and direction as it ran; of its last `steps` and first `sequences` alone if given.
+
+    Row 0 is then the state before the first of those steps.
+    """
     call, before = _in_order(record.call), _states_before(record.call, record.steps.hidden)
-    steps = before.new_full(before.shape[1:2], len(before)) if call.mask is None else call.mask.sum(0)
-    return GradientFlow(_log_norms(call, before, norm), steps.long())
+    call, before = _window(call, before, steps or len(before), sequences or before.shape[1])
+    counted = before.new_full(before.shape[1:2], len(before)) if call.mask is None else call.mask.sum(0)
+    return GradientFlow(_log_norms(call, before, norm), counted.long())
+
+
+def _window(call: Call, before: Tensor, steps: int, sequences: int) -> tuple[Call, Tensor]:
+    """The last steps of the first sequences of a call in its order, and the states before them."""
+
+    def cut(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor[-steps:, :sequences]
+
+    pins = Pinned(*(None if pin is None else cut(pin.expand_as(before)) for pin in call.pins))
+    return (
+        replace(call, x=call.x[-steps:, :sequences], mask=cut(call.mask), resets=cut(call.resets), pins=pins),
+        before[-steps:, :sequences],
+    )
 
 
 def _log_norms(call: Call, before: Tensor, norm: str) -> Float[Tensor, "rows B"]:
@@ -116,7 +141,7 @@ def _jacobians(call: Call, before: Tensor, chunk: slice) -> Float[Tensor, "S B H
     """`∂a(t)/∂a(t-1)` for the steps of `chunk`."""
     system = SYSTEMS[call.system]
     weights = unpack(system.convention, call.weights)
-    pins = [None if pin is None else pin.expand_as(before)[chunk] for pin in call.pins]
+    pins = [None if pin is None else pin[chunk] for pin in call.pins]
     dropped = call.dropped  # in evaluation, one factor on the update gate for all
 
     def after(h_prev: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from tidegate.errors import InputTypeError, InputValueError
 from tidegate.nn.run import Ran, run
 from tidegate.nn.spec import is_cell, is_recurrent, opaque
 
-__all__ = ["observe", "recurrent_layers"]
+__all__ = ["evaluating", "observe", "recurrent_layers"]
 
 #: Held while a model is watched, or two threads would take each other's `forward` for the model's own.
 _WATCHING = threading.RLock()
@@ -41,7 +41,7 @@ def observe(
     if not inside and layer is not None:
         raise InputValueError(f"layer must be None, since the model is a recurrent layer itself; got {layer!r}")
     name, module = _find(model, layer) if inside else ("", model)
-    with _WATCHING, _evaluating(model) if evaluate else nullcontext():
+    with _WATCHING, evaluating(model) if evaluate else nullcontext():
         reason = opaque(module)
         if reason is not None:
             raise InputTypeError(f"{f'layer {name!r}' if name else 'the layer'} cannot be looked into: {reason}")
@@ -94,8 +94,8 @@ def _running(name: str, module: nn.Module, steering: dict[str, Any]) -> Iterator
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while."""
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while, then every module's own mode again."""
     training = {module: module.training for module in model.modules()}
     for module in training:  # not eval(), which would not end in a circular model
         module.training = False

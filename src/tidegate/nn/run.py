@@ -15,7 +15,7 @@ from tidegate.nn.spec import Spec, describe
 from tidegate.ops.call import Call, Steps
 from tidegate.ops.pins import Pins, read_pins, resolve
 
-__all__ = ["Ran", "Record", "explain", "run"]
+__all__ = ["Ran", "Record", "choices", "explain", "run"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +65,29 @@ def run(
     return Ran(sequences.restore_output(x), sequences.restore_state(torch.stack(finals)), tuple(layers))
 
 
+def choices(
+    module: nn.Module,
+    input: Tensor | PackedSequence,
+    hx: Tensor | None = None,
+    *,
+    lengths: Tensor | Iterable[int] | None = None,
+    mask: Tensor | None = None,
+    reset_at: Tensor | None = None,
+    pins: Pins | Iterable[Pins] | None = None,
+) -> list[tuple[str, ops.Choice]]:
+    """The backend of each layer and direction ("layer 0, backward") for this input; nothing is computed."""
+    spec = describe(module)
+    sequences = read_inputs(spec, input, hx, lengths=lengths, mask=mask, reset_at=reset_at)
+    pins = _read_pins(spec, pins)
+    chosen = []
+    for depth in range(len(spec.weights)):
+        inner = sequences.x.new_empty(*sequences.x.shape[:2], spec.directions * spec.hidden_size)
+        for call in _calls(spec, sequences, depth, inner if depth else sequences.x, pins, draw=False):
+            way = ", backward" if call.reverse else ""
+            chosen.append((f"layer {depth}{way}", ops.choose(call, spec.backend)))
+    return chosen
+
+
 def explain(
     module: nn.Module,
     input: Tensor | PackedSequence,
@@ -76,17 +99,8 @@ def explain(
     pins: Pins | Iterable[Pins] | None = None,
 ) -> str:
     """Which backend each layer of `module` runs on for this input, and why: one line a layer. Nothing is computed."""
-    spec = describe(module)
-    sequences = read_inputs(spec, input, hx, lengths=lengths, mask=mask, reset_at=reset_at)
-    pins = _read_pins(spec, pins)
-    lines = []
-    for depth in range(len(spec.weights)):
-        inner = sequences.x.new_empty(*sequences.x.shape[:2], spec.directions * spec.hidden_size)
-        for call in _calls(spec, sequences, depth, inner if depth else sequences.x, pins, draw=False):
-            choice = ops.choose(call, spec.backend)
-            way = ", backward" if call.reverse else ""
-            lines.append(f"layer {depth}{way}: {choice.backend} ({choice.reason})")
-    return "\n".join(lines)
+    chosen = choices(module, input, hx, lengths=lengths, mask=mask, reset_at=reset_at, pins=pins)
+    return "\n".join(f"{place}: {choice.backend} ({choice.reason})" for place, choice in chosen)
 
 
 def _read_pins(spec: Spec, pins: Pins | Iterable[Pins] | None) -> tuple[Pins, ...]:

@@ -13,7 +13,17 @@ from tidegate.nn.dropouts import Dropouts, read_dropouts
 from tidegate.ops.call import SYSTEMS
 from tidegate.ops.checks import check_activation
 
-__all__ = ["Recurrent", "Spec", "describe", "is_cell", "is_recurrent", "opaque"]
+__all__ = ["NAMES", "Recurrent", "Spec", "describe", "is_cell", "is_recurrent", "opaque"]
+
+#: What a system is called in a sentence.
+NAMES = {
+    "dense": "layer without a memory",
+    "rnn": "simple RNN",
+    "update-only": "GRU without a reset gate",
+    "gru": "GRU with the reset after the product",
+    "gru-reset-before": "GRU with the reset before the product",
+    "gru-layer-norm": "layer-normalised GRU",
+}
 
 
 class Recurrent:
@@ -131,9 +141,10 @@ def _suffixes(module: nn.Module) -> list[list[str]]:
 def _weights(module: nn.Module, system: str, suffix: str) -> PackedWeights:
     """The weights by the names that the system has them under; a module may hold more that it does not run with."""
     names = [stored.name for stored in SYSTEMS[system].convention.arrays]
-    held: dict[str, Any] = {name: getattr(module, f"{name}{suffix}", None) for name in names}
-    for name in ("weight_ih", "weight_hh"):
-        if not isinstance(held[name], Tensor) and not (name == "weight_hh" and system == "dense"):
+    held: dict[str, Any] = dict.fromkeys(PackedWeights._fields)
+    held |= {name: getattr(module, f"{name}{suffix}", None) for name in names}
+    for name in names:
+        if name.startswith("weight") and not isinstance(held[name], Tensor):
             got = "none" if held[name] is None else f"a {type(held[name]).__name__}"
             raise InputTypeError(f"the layer's {name}{suffix} must be a tensor; there is {got}")
     return PackedWeights(**held)
