@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.func import functional_call, jvp, vmap
+from torch.utils.checkpoint import checkpoint
 
 import tidegate as tg
 from tests.contract.cases import SYSTEMS, Inputs, Size, draw, forward, named_outputs, with_gradients
@@ -282,3 +283,16 @@ def test_as_exact_as_torchs_own(T, B, I, H, kind):
     own, peers = (error(with_gradients(run, inputs, FLOAT32), exact) for run in (ours, torchs))
     for name in exact:
         assert own[name] <= 2 * peers[name] + 1e-9, f"{name}: {own[name]:.2e}, torch {peers[name]:.2e}"
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+@pytest.mark.parametrize("options", [{}, {"recompute": True}, {"bidirectional": True, "num_layers": 2}], ids=str)
+def test_activation_checkpointing_gives_the_same_gradients(options, use_reentrant):
+    layer = tg.GRU(3, 4, **options)
+    found = []
+    for run in (lambda x: layer(x)[0], lambda x: checkpoint(lambda x: layer(x)[0], x, use_reentrant=use_reentrant)):
+        layer.zero_grad()
+        x = torch.ones(5, 2, 3, requires_grad=True)
+        run(x).sum().backward()
+        found.append([x.grad, *(parameter.grad for parameter in layer.parameters())])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))

@@ -127,7 +127,8 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
 
 def _backward(ctx: Any, *arrived: Tensor | None) -> tuple[Any, ...]:
     """The gradients of all that `recurrence` was given."""
-    tensors, states = ctx.saved_tensors[:9], ctx.saved_tensors[9:]
+    saved = ctx.saved_tensors  # once: torch.utils.checkpoint gives them no second time
+    tensors, states = saved[:9], saved[9:]
     needed = ctx.needs_input_grad[2:8]
     arrived = tuple(arrived[: ctx.given]) + (None,) * (4 - ctx.given)
     if torch.is_grad_enabled() or any(one is not None and _batched(one) for one in arrived):
