@@ -52,7 +52,7 @@ def step_functions(layout: Layout, form: Format) -> StepFunctions:
     vector = lanes * size
     n_in, n_relevant = len(layout.inputs), len(layout.relevant)
     product_in, cut = row_product(form, n_in), tiling(form)
-    height, panels_of_tile, groups_of, before = cut.height, cut.panels, groups(form), state_before(form)
+    height, panels_of_tile, runs, groups_of, before = cut.height, cut.panels, cut.runs, groups(form), state_before(form)
     first_product = _product_of_step(layout, form, after=False)
     second_product = _product_of_step(layout, form, after=True) if n_relevant else first_product
     steps_of, batch_of, inputs_of = field("STEPS"), field("BATCH"), field("INPUTS")
@@ -63,19 +63,14 @@ def step_functions(layout: Layout, form: Format) -> StepFunctions:
 
     @kernel_function
     def inputs(p, products, begin, end, low, high, from_group, to_group):
-        # a chunk's products with the input, for some sequences and units; the rows of a tile are sequences, or, where
-        # there are few of these, steps
+        # a chunk's products with the input, for some sequences and units
         batch, depth = batch_of(p), inputs_of(p)
         first = steps_of(p) - end if reverse_of(p) else begin
         row_bytes = groups_of(p) * n_in * vector
         x = x_of(p) + (first * batch + low) * depth * size
-        outer, rows = end - begin, high - low
-        x_next, x_row, out_next, out_row = batch * depth * size, depth * size, rows * row_bytes, row_bytes
-        if rows == batch:
-            outer, rows = 1, outer * rows
-        elif rows < rows_in_tile:
-            outer, rows = rows, outer
-            x_next, x_row, out_next, out_row = x_row, x_next, out_row, out_next
+        outer, rows, x_next, x_row, out_next, out_row = runs(
+            batch, end - begin, high - low, batch * depth * size, depth * size, (high - low) * row_bytes, row_bytes
+        )
         tile = height(rows)
         each = panels_of_tile(tile)
         for group in range(from_group, to_group, each):
