@@ -33,8 +33,9 @@ class Steering(NamedTuple):
             return NOTHING
         write = 1.0 if write is None else write
         if write != 1 and "update" not in LAYOUTS[call.system].inputs:
-            # a gate that is always open, scaled, is the same number everywhere: a pin
-            update = call.x.new_full((1,), write) if update is None else torch.where(update.isnan(), write, update)
+            # a gate that is always open, scaled, is the same number everywhere: a pin, with an entry for every step
+            free = call.x.new_full((call.x.shape[0], 1, 1), write)
+            update = free if update is None else torch.where(update.isnan(), free, update)
             write = 1.0
         update, reset, factor = (
             None if one is None else _three_axes(one.to(call.x.dtype)) for one in (update, reset, factor)
