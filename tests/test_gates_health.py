@@ -198,9 +198,14 @@ def test_a_chrono_initialised_layer_is_not_called_sick(steps):
 
 
 def test_a_short_memory_is_told_and_a_short_sequence_asks_for_none():
+    module = biased({"update": -1.2})  # 0.231: a half-life of 2.63 steps
+    (found,) = tg.gate_health(module, random(27, B, I))
+    assert the(found, "short memory").sentence.endswith("half of what they know for at most 2.6 of 27 steps")
+    assert "chrono_(layer, 27)" in the(found, "short memory").advice
+    assert "short memory" not in kinds(tg.gate_health(module, random(26, B, I))[0])
     module = biased({"update": 2.0})
-    assert "short memory" in kinds(tg.gate_health(module, random(T, B, I))[0])
     assert "short memory" not in kinds(tg.gate_health(module, random(19, B, I))[0])
+    assert "short memory" in kinds(tg.gate_health(module, random(20, B, I))[0])
 
 
 @pytest.mark.parametrize("units", [1, 2, 5, 9, 10, 11, 30])
