@@ -92,7 +92,7 @@ def test_the_counts_are_those_of_a_trace_counted_by_hand(system, sizes, shape, s
     with torch.no_grad():
         for name, weight in module.named_parameters():
             if "bias" in name:
-                weight += scales[1] * torch.randn_like(weight)
+                weight.add_(scales[1] * torch.randn_like(weight))
     x = random(steps, batch, I)
     given: dict[str, Any] = {}
     if masked == "lengths":

@@ -184,8 +184,8 @@ def _flow(direction: DirectionTrace, record: Record) -> GradientFlow:
 
 def _per_step(flow: GradientFlow) -> float:
     steps = int(flow.steps.sum())
-    changes = (flow.log_norm[0] - flow.log_norm[-1])[flow.steps > 0]
-    return math.exp(min(float(changes.sum()) / steps, _LARGEST)) if steps else math.nan
+    changes = float((flow.log_norm[0] - flow.log_norm[-1]).sum())
+    return math.exp(min(changes / steps, _LARGEST)) if steps else math.nan
 
 
 def _seen(gate: Tensor, direction: DirectionTrace) -> Float[Tensor, "N H"]:
@@ -264,7 +264,8 @@ def _of_candidate(saturated: int | None, units: int) -> Iterator[Finding]:
     if saturated and saturated >= _NOTABLE * units:
         yield Finding(
             "candidate saturated",
-            f"the candidate of {saturated} of {units} units is within {_EDGE} of -1 or 1 at {100 * _MOSTLY:.0f} % of the steps",
+            f"the candidate of {saturated} of {units} units is within {_EDGE} of -1 or 1 at "
+            f"{100 * _MOSTLY:.0f} % of the steps",
             "normalise the inputs, or lower the weights by weight decay",
         )
 
