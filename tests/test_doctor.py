@@ -302,8 +302,8 @@ def test_weights_that_are_not_finite_are_found_without_data():
     assert found["plain"].findings == ()
     assert [one.kind for one in found["long"].findings] == ["not finite"]
     told = tg.doctor(model, torch.randn(T, B, I))
-    assert "not finite" in {one.kind for one in layers(told)["encoder"].health[-1].findings}
-    assert valid_json(told)["layers"][0]["health"][-1]["gradient_per_step"] is None
+    assert "not finite" in {one.kind for one in layers(told)["encoder"].health[2].findings}
+    assert valid_json(told)["layers"][0]["health"][2]["gradient_per_step"] is None
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -592,10 +592,10 @@ def test_a_model_of_ones_own_code(here, source):
         ("of_mine:needs", InputValueError, r"fails when called without arguments: TypeError: needs\(\) missing 1"),
         ("of_mine:fails", InputValueError, r"RuntimeError: no weights here \(.*of_mine.py:13\)"),
         ("of_mine:nothing", InputTypeError, "'of_mine:nothing' must return a torch.nn.Module; got NoneType"),
-        ("of_mine:number", InputTypeError, "must be a function that returns a model; it is a int|an int"),
+        ("of_mine:number", InputTypeError, "must be a function that returns a model; got int"),
         ("absent_too:make", InputValueError, "'absent_too:make': there is no module absent_too here"),
         ("of_mine.sub:make", InputValueError, "'of_mine.sub:make': "),
-        ("broken:make", InputValueError, r"ModuleNotFoundError: No module named 'nowhere_to_be_found' \(.*broken.py:2\)"),
+        ("broken:make", InputValueError, r"No module named 'nowhere_to_be_found' \(.*broken.py:2\)"),
         ("wrong:make", InputValueError, "cannot be imported: SyntaxError: "),
         ("raises:make", InputValueError, r"cannot be imported: SystemError: cannot start \(.*raises.py:1\)"),
         ("of_mine:", InputValueError, "must be module:function, such as package.models:make; got 'of_mine:'"),
