@@ -225,7 +225,7 @@ def slow():
 
 
 @pytest.fixture
-def models(tmp_path) -> Path:
+def models(tmp_path: Path) -> Path:
     """A folder with models, data and files that are neither."""
     (tmp_path / "models.py").write_text(MODELS)
     (tmp_path / "wrong.pt").write_text("no weights")
@@ -269,7 +269,7 @@ def test_the_doctor_prints_json_and_nothing_else(models):
 
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_what_the_doctor_prints_fits_the_terminal_and_is_all_there(width):
-    layer = torch.nn.GRU(4, 200, num_layers=2, bidirectional=True)
+    layer: Any = torch.nn.GRU(4, 200, num_layers=2, bidirectional=True)
     with torch.no_grad():
         layer.bias_ih_l0[200:400] = -9.0
     found = doctor(layer, np.random.default_rng(0).standard_normal((1000, 3, 4)))

@@ -30,11 +30,11 @@ class Model(nn.Module):
 
     def __init__(self, kind: Any = tg):
         super().__init__()
-        self.encoder = kind.GRU(I, H, num_layers=2, bidirectional=True)
+        self.encoder: Any = kind.GRU(I, H, num_layers=2, bidirectional=True)
         self.again = self.encoder
         self.plain = nn.RNN(2 * H, H, nonlinearity="relu")
         self.cell = kind.GRUCell(H, H)
-        self.long = nn.LSTM(H, 3)
+        self.long: Any = nn.LSTM(H, 3)
         self.drop = nn.Dropout(0.5)
 
     def forward(self, x):
@@ -132,7 +132,7 @@ def test_layers_that_are_not_what_they_seem_are_listed_and_not_looked_into():
             return super().forward(*given)
 
     class OwnOurs(tg.GRU):
-        def forward(self, *given):
+        def forward(self, *given):  # type: ignore[override]
             return super().forward(*given)
 
     for kind in (Own, OwnOurs):
@@ -312,6 +312,8 @@ def test_weights_that_are_not_finite_are_found_without_data():
 
 class Stateful(Model):
     """A model that changes whatever a forward can, and has hooks, modes and parametrizations of its own."""
+
+    seen: torch.Tensor
 
     def __init__(self):
         super().__init__(nn)
@@ -495,6 +497,7 @@ def test_an_onnx_file_that_tidegate_wrote(tmp_path):
     (one,) = found.layers
     assert one.variant == "GRU without a reset gate, tanh"
     (health,) = one.health
+    assert health.update is not None
     assert health.update.mean == pytest.approx(tg.gate_health(model, x)[0].update.mean, rel=1e-4)
 
 
@@ -644,7 +647,7 @@ def test_the_record_is_json_and_the_text_has_all_of_it():
 
 
 def test_numbers_without_end_are_none_in_the_record():
-    layer = tg.GRU(I, H)
+    layer: Any = tg.GRU(I, H)
     with torch.no_grad():
         layer.bias_ih_l0[H : 2 * H] = 200.0  # exactly shut: the half-life is infinite
     found = tg.doctor(layer, torch.randn(T, B, I))

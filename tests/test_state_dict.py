@@ -7,6 +7,7 @@ import pickle
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 from torch import nn
+from torch.nn.utils import prune
+from torch.utils.data import DataLoader
 
 import tidegate as tg
 from tests.refusals import assert_refused
@@ -164,9 +167,9 @@ def test_the_models_dict_is_found_in_a_checkpoint(held, tmp_path):
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_checkpoint_that_lightning_wrote_is_read(tmp_path):
-    lightning = pytest.importorskip("lightning")
+    lightning: Any = pytest.importorskip("lightning")
 
-    class Task(lightning.LightningModule):
+    class Task(lightning.LightningModule):  # type: ignore[misc]
         def __init__(self):
             super().__init__()
             self.save_hyperparameters({"units": H})
@@ -183,7 +186,10 @@ def test_a_checkpoint_that_lightning_wrote_is_read(tmp_path):
         max_steps=1, logger=False, enable_checkpointing=False, accelerator="cpu",
         enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
-    trainer.fit(task, torch.utils.data.DataLoader(torch.randn(2, 5, I), batch_size=2))
+    trainer.fit(
+        task,
+        DataLoader(torch.randn(2, 5, I), batch_size=2),  # type: ignore[arg-type]
+    )
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     (found,) = layers_of(read_state_dict(tmp_path / "a.ckpt"))
     assert found.layer is not None
@@ -285,7 +291,9 @@ def test_files_that_are_larger_than_allowed_are_refused(tmp_path):
     no_file(path, rf"must hold at most max_bytes = {size - 1}; it holds {size}", max_bytes=size - 1)
     same_bits(read_state_dict(path, max_bytes=size), GRU)
     for wrong in (0, -1, 1.5, True, None):
-        assert_refused(lambda wrong=wrong: read_state_dict(path, max_bytes=wrong), InputValueError, "max_bytes must be")
+        given: Any = wrong
+        no_bytes = partial(read_state_dict, path, max_bytes=given)
+        assert_refused(no_bytes, InputValueError, "max_bytes must be")
 
 
 @pytest.mark.usefixtures("as_users_run_it")
@@ -411,7 +419,7 @@ def test_weights_that_are_computed_from_others_are_named_and_not_guessed(at, nam
     if name.startswith("bias"):
         if how in ("parametrized", "spectral", "old"):
             pytest.skip("a vector has no such norm")
-        nn.utils.prune.l1_unstructured(module, name, 0.5)
+        prune.l1_unstructured(module, name, 0.5)
     elif how == "parametrized":
         nn.utils.parametrizations.weight_norm(module, name)
     elif how == "old":
@@ -419,7 +427,7 @@ def test_weights_that_are_computed_from_others_are_named_and_not_guessed(at, nam
     elif how == "spectral":
         nn.utils.spectral_norm(module, name)
     else:
-        nn.utils.prune.l1_unstructured(module, name, 0.5)
+        prune.l1_unstructured(module, name, 0.5)
     model = nn.ModuleDict({"gru": module}) if at else module
     (found,) = layers_of(model.state_dict())
     assert (found.name, found.layer, found.kind) == (at or "", None, "recurrent layer")
