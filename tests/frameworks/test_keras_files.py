@@ -472,3 +472,52 @@ def test_what_concerns_training_alone_does_not_matter(keras, tmp_path):
     model.compile(loss=Own(), optimizer="adam")
     (layer,) = read_keras_file(saved(model, tmp_path / "trained.keras"))
     assert from_keras(layer).hidden_size == 4
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The doctor
+
+
+def test_the_doctor_lists_what_keras_saved_and_looks_at_the_layer_that_takes_the_data(keras, tmp_path):
+    L = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((25, 3)),
+            L.GRU(4, return_sequences=True),
+            L.Bidirectional(L.GRU(5, return_sequences=True, reset_after=False)),
+            L.LSTM(6, return_sequences=True),
+            L.SimpleRNN(2, activation="relu"),
+        ]
+    )
+    path = saved(model, tmp_path / "a.keras")
+    x = np.random.default_rng(0).standard_normal((2, 25, 3)).astype(np.float32)
+    found = tg.doctor(path, x)
+    after, before, lstm, simple = found.layers
+    assert [(one.kind, one.variant) for one in found.layers] == [
+        ("GRU", "GRU with the reset after the product, tanh"),
+        ("GRU", "GRU with the reset before the product, tanh"),
+        ("LSTM", None),
+        ("SimpleRNN", "simple RNN, relu"),
+    ]
+    assert after.layout == (
+        "Keras: update, reset (relevance), candidate; z = 1 - update is stored; units are columns; two biases for "
+        "each, the candidate's second one inside the reset gate"
+    )
+    assert before.layout is not None
+    assert before.layout.endswith("one bias for each")
+    assert lstm.backend == "nothing here: Tidegate does not have it"
+    (health,) = after.health
+    (expected,) = tg.gate_health(from_keras(read_keras_file(path)[0], batch_first=True), torch.from_numpy(x))
+    assert (health.steps, health.sequences, health.update) == (25, 2, expected.update)
+    assert simple.unseen is not None
+    assert "the data went to 'layers/gru'" in simple.unseen
+
+
+def test_the_doctor_refuses_lambda_layers_and_damaged_files(keras, small, tmp_path):
+    model = keras.Sequential([keras.Input((5, 3)), keras.layers.Lambda(lambda x: x * 2), keras.layers.GRU(4)])
+    path = saved(model, tmp_path / "lambda.keras")
+    assert_refused(lambda: tg.doctor(path), FileError, "(?i)lambda")
+    for share in (0, 0.5, 0.99):
+        data = small.read_bytes()
+        (tmp_path / "cut.keras").write_bytes(data[: int(len(data) * share)])
+        assert_refused(lambda: tg.doctor(tmp_path / "cut.keras"), FileError, r"cut\.keras'")

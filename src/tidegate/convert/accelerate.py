@@ -9,9 +9,10 @@ from tidegate import ops
 from tidegate.conventions import PackedWeights
 from tidegate.convert.changes import Changes, Layer, sizes_of
 from tidegate.convert.classes import Added, added_to, plain_class, tidegates_class, torchs_class
-from tidegate.convert.find import is_any_recurrent, reason_to_leave, walk
+from tidegate.convert.find import is_any_recurrent, reason_to_leave
 from tidegate.errors import BackendError, InputTypeError
 from tidegate.nn.spec import Recurrent
+from tidegate.nn.walk import walk
 from tidegate.ops.backends import check_backend
 from tidegate.ops.call import SYSTEMS, Call
 

@@ -1,6 +1,5 @@
-"""The recurrent layers of a model, each once, and why one of them can't become Tidegate's, or torch.nn's again."""
+"""Which modules are recurrent layers, and why one of them can't become Tidegate's, or torch.nn's again."""
 
-from collections.abc import Iterator
 from typing import Any, Generic
 
 import torch
@@ -9,7 +8,7 @@ from torch import nn
 from tidegate.convert.classes import KINDS, added_to, plain_class
 from tidegate.nn.spec import Recurrent
 
-__all__ = ["is_any_recurrent", "reason_to_leave", "walk"]
+__all__ = ["is_any_recurrent", "reason_to_leave"]
 
 _NAMES = {"GRU", "GRUCell", "LSTM", "LSTMCell", "RNN", "RNNCell"}
 #: What torch.nn's forwards are made of, or what comes before them: a class that has its own computes something else.
@@ -29,22 +28,6 @@ _PARTS_OF_FORWARD = (
     "get_expected_hidden_size",
     "permute_hidden",
 )
-
-
-def walk(model: nn.Module) -> Iterator[tuple[nn.Module, tuple[str, ...]]]:
-    """Every module of `model`, itself first, once, with all its names; a circle of modules is entered once."""
-    names: dict[int, tuple[nn.Module, list[str]]] = {}
-    ahead = [("", model)]
-    while ahead:
-        name, module = ahead.pop()
-        if id(module) in names:
-            names[id(module)][1].append(name)
-            continue
-        names[id(module)] = (module, [name])
-        # not named_children(), which leaves out the second name of a shared child
-        children = [(key, child) for key, child in module._modules.items() if child is not None]
-        ahead += [(f"{name}.{key}" if name else key, child) for key, child in reversed(children)]
-    yield from ((module, tuple(found)) for module, found in names.values())
 
 
 def is_any_recurrent(module: nn.Module) -> bool:

@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 from tidegate.errors import InputTypeError, InputValueError
 from tidegate.nn.run import Ran, run
 from tidegate.nn.spec import is_cell, is_recurrent, opaque
+from tidegate.nn.walk import walk
 
 __all__ = ["evaluating", "observe", "recurrent_layers"]
 
@@ -95,14 +96,18 @@ def _running(name: str, module: nn.Module, steering: dict[str, Any]) -> Iterator
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while, then every module's own mode again."""
-    training = {module: module.training for module in model.modules()}
-    for module in training:  # not eval(), which would not end in a circular model
-        module.training = False
+    """Evaluation mode for a while, then every module's own mode again.
+
+    Only the flags are set: a `train` of the user's own may change weights, and modules in a circle call each other's.
+    """
+    # a frozen ScriptModule has no mode
+    training = [(module, module.training) for module, _ in walk(model) if hasattr(module, "training")]
     try:
+        for module, _ in training:
+            module.training = False
         yield
     finally:
-        for module, was in training.items():
+        for module, was in training:
             module.training = was
 
 
