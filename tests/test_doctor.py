@@ -497,8 +497,9 @@ def test_an_onnx_file_that_tidegate_wrote(tmp_path):
     (one,) = found.layers
     assert one.variant == "GRU without a reset gate, tanh"
     (health,) = one.health
+    expected: Any = tg.gate_health(model, x)[0].update
     assert health.update is not None
-    assert health.update.mean == pytest.approx(tg.gate_health(model, x)[0].update.mean, rel=1e-4)
+    assert health.update.mean == pytest.approx(expected.mean, rel=1e-4)
 
 
 def test_onnx_files_with_unknown_operators_give_their_layers_and_say_why_they_do_not_run(tmp_path):
