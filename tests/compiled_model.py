@@ -48,6 +48,12 @@ def main() -> None:
         outputs.append(call(x)[0])
     torch.testing.assert_close(*outputs)
     print("one graph: dropouts")
+    torch.compiler.reset()
+    zoned = tg.GRU(3, 8, recurrent_dropout=tg.Dropouts(zoneout=0.2)).eval()
+    y, expected = torch.compile(zoned, fullgraph=True, backend="aot_eager")(x)[0], zoned(x)[0]
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(gradients(zoned, y), gradients(zoned, expected))
+    print("one graph: zoneout in evaluation")
     try:
         compiled(x, lengths=torch.tensor([6, 7, 0, 0]))
     except RuntimeError as error:

@@ -377,7 +377,7 @@ def test_a_circle_of_modules_is_walked_once():
     assert [one.name for one in tg.restore(model).changed] == ["child.layer"]
 
 
-def test_a_compiled_model_and_a_traced_graph_are_reached():
+def test_a_traced_graph_is_reached():
     graph = torch.fx.symbolic_trace(nn.Sequential(nn.GRU(I, H)))
     expected = graph(x)
     assert [one.name for one in tg.accelerate(graph).changed] == ["0"]

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import itertools
+import json
 import os
 import re
 import signal
@@ -15,13 +16,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
+from rich.console import Console, Group
 
 from tests.sample_records import sample_record
 from tests.test_video import CLIPS
 from tidegate import __version__
 from tidegate.cli import app
 from tidegate.cli.demo import table
+from tidegate.cli.doctor import _parts
+from tidegate.diagnosis import doctor
+from tidegate.diagnosis.records import place_of
 from tidegate.train.demo import DEMO_SYSTEMS, TRAINING_STEPS
 
 
@@ -43,11 +47,12 @@ def refusal(done) -> str:
     return lines[0]
 
 
-@pytest.mark.parametrize("arguments", [(), ("--help",), ("demo", "--help")])
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("demo", "--help"), ("doctor", "--help")])
 def test_help_tells_what_there_is(arguments):
     done = tidegate(*arguments)
     assert "Usage: tidegate" in done.stdout
-    assert "demo" in done.stdout
+    assert (arguments[0] if len(arguments) > 1 else "demo") in done.stdout
+    assert len(arguments) > 1 or "doctor" in done.stdout
 
 
 def help_of_demo(width: int) -> str:
@@ -193,3 +198,104 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path):
     assert "Interrupted; nothing was written." in output
     assert "Traceback" not in output
     assert names(tmp_path) == []
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# doctor
+
+MODELS = """
+import time
+import torch
+import tidegate as tg
+
+def make():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(tg.GRU(4, 20, num_layers=2, bidirectional=True))
+
+def fails():
+    raise RuntimeError("no weights here")
+
+def nothing():
+    pass
+
+def slow():
+    print("waiting", flush=True)
+    time.sleep(120)
+"""
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A folder with models, data and files that are neither."""
+    (tmp_path / "models.py").write_text(MODELS)
+    (tmp_path / "wrong.pt").write_text("no weights")
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((30, 3, 4)))
+    np.save(tmp_path / "wide.npy", np.ones((30, 3, 5)))
+    return tmp_path
+
+
+def test_the_doctor_without_a_model_tells_its_usage():
+    done = tidegate("doctor")
+    assert done.returncode == 2
+    assert "Usage: tidegate doctor" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("wrong.pt",), "'wrong.pt' is truncated or not a file of torch.save"),
+        (("model.h5",), "'model.h5' must be saved by Keras 3 as .keras"),
+        ((".",), "'.' must be a file called .pt, "),
+        (("absent_module:make",), "'absent_module:make': there is no module absent_module here"),
+        (("models:fails",), "'models:fails' fails when called without arguments: RuntimeError: no weights here"),
+        (("models:nothing",), "'models:nothing' must return a torch.nn.Module; got NoneType"),
+        (("models:make", "--data", "wide.npy"), r"the model cannot be run on data of \(30, 3, 5\), torch.float32: "),
+        (("models:make", "--data", "wrong.pt"), "'wrong.pt' must hold numbers"),
+    ],
+)
+def test_what_the_doctor_cannot_look_at_is_one_sentence(models, arguments, sentence):
+    assert re.match(f"tidegate: {sentence}", refusal(tidegate("doctor", *arguments, cwd=models)))
+
+
+def test_the_doctor_prints_json_and_nothing_else(models):
+    done = tidegate("doctor", "models:make", "--data", "x.npy", "--json", cwd=models)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert record["source"] == "'models:make'"
+    assert [len(layer["health"]) for layer in record["layers"]] == [4]
+    assert record["layers"][0]["health"][0]["findings"][0].keys() == {"kind", "sentence", "advice"}
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_what_the_doctor_prints_fits_the_terminal_and_is_all_there(width):
+    layer: Any = torch.nn.GRU(4, 200, num_layers=2, bidirectional=True)
+    with torch.no_grad():
+        layer.bias_ih_l0[200:400] = -9.0
+    found = doctor(layer, np.random.default_rng(0).standard_normal((1000, 3, 4)))
+    console = Console(width=width, file=io.StringIO(), legacy_windows=False)
+    console.print(Group(*_parts(found, width)))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
+    words = " ".join(text.split())
+    for health in found.layers[0].health:
+        assert place_of(health) in words
+        assert f"{health.gradient_per_step:.3g}" in words
+        for finding in health.findings:
+            assert finding.sentence in words
+            assert finding.advice in words
+    assert ("200 / 0 / 0" in words) is (width >= 80)
+    assert found.layers[0].backend in words
+
+
+def test_an_interrupted_doctor_ends_with_130(models):
+    command = [sys.executable, "-m", "tidegate", "doctor", "models:slow"]
+    process = subprocess.Popen(command, cwd=models, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waiting\n"
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output

@@ -1,6 +1,7 @@
 """What a framework cannot hold, and arrays that are not its own, are refused in one sentence; nothing is half made."""
 
 import json
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -330,11 +331,63 @@ OWN = {"module": "mine", "class_name": "Own", "config": {}, "registered_name": "
         (b"{", "must hold JSON in config.json: JSONDecodeError"),
         (b"\xff\xfe\x00", "must hold JSON in config.json: UnicodeDecodeError"),
         (b'{"a":' * 100_000, "must hold JSON in config.json: RecursionError"),
+        (b"1" * 10_000, "must hold JSON in config.json: ValueError"),
     ],
 )
 def test_a_configuration_that_is_not_read_is_refused(tmp_path, config, sentence):
     path = file_of(tmp_path / "model.keras", config)
     assert_refused(lambda: read_keras_file(path), FileError, sentence)
+
+
+@pytest.mark.parametrize("path", [None, 3, b"model.keras"])
+@pytest.mark.usefixtures("as_users_run_it")
+def test_a_path_that_is_none_is_refused(path):
+    assert_refused(lambda: read_keras_file(path), InputTypeError, "^path must be a str or a Path; got ")
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.5, None, True, "1"])
+@pytest.mark.usefixtures("as_users_run_it")
+def test_a_limit_that_is_none_is_refused(limit):
+    sentence = "^max_bytes must be an int of at least 1; got "
+    assert_refused(lambda: read_keras_file("model.keras", max_bytes=limit), InputValueError, sentence)
+
+
+def test_a_path_that_no_file_can_have_is_refused():
+    assert_refused(lambda: read_keras_file("a" * 5000), FileError, "' cannot be read: File name too long$")
+
+
+def test_what_is_no_file_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.keras")  # to open it would wait for a writer
+    assert_refused(lambda: read_keras_file(tmp_path / "pipe.keras"), FileError, "pipe.keras' must be a file$")
+
+
+class Odd:
+    """An activation that cannot be looked up."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __call__(self, value: Any) -> Any:
+        return value
+
+
+@pytest.mark.usefixtures("as_users_run_it")
+@pytest.mark.parametrize("format", GIVERS)
+def test_an_activation_that_has_no_hash_is_refused_as_any_function(format):
+    layer = tg.GRU(3, 4, activation=Odd(), bias=False)
+    assert_refused(lambda: GIVERS[format](layer), InputValueError, "must have an activation that .*; got a function")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "sentence"),
+    [
+        (None, "^nodes must be an OnnxNode or a list of such; got NoneType$"),
+        ("ab", "^nodes must be an OnnxNode or a list of such; got str$"),
+        ([1], r"^nodes\[0\] must be an OnnxNode; got int$"),
+    ],
+)
+@pytest.mark.usefixtures("as_users_run_it")
+def test_nodes_that_are_none_are_refused(nodes, sentence):
+    assert_refused(lambda: tg.convert.from_onnx_nodes(nodes), InputTypeError, sentence)
 
 
 def test_files_that_are_no_zip_not_there_or_not_whole_are_refused(tmp_path):

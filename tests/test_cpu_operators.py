@@ -12,12 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 from torch.func import functional_call, jvp, vmap
+from torch.utils.checkpoint import checkpoint
 
 import tidegate as tg
 from tests.contract.cases import SYSTEMS, Inputs, Size, draw, forward, named_outputs, with_gradients
 from tests.contract.common import FLOAT32, GRU, MASKS, pinned_to
 from tests.contract.compare import assert_same
 from tidegate import ops
+from tidegate.equations import KEPT, Dropped
 from tidegate.errors import BackendError, InputValueError
 from tidegate.ops import Pins
 from tidegate.ops.cpu.layout import LAYOUTS as KERNELS
@@ -36,7 +38,8 @@ def test_torch_compile_takes_a_model_as_one_graph_and_export_keeps_the_operator(
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "one graph:", "one graph: mask", "one graph: lengths", "one graph: pins", "one graph: reset_at",
-        "one graph: dropouts", "lengths must lie in 0..T = 0..6", "gradients of a function", "exported",
+        "one graph: dropouts", "one graph: zoneout in evaluation", "lengths must lie in 0..T = 0..6",
+        "gradients of a function", "exported",
     ]  # fmt: skip
 
 
@@ -44,7 +47,7 @@ def test_torch_compile_takes_a_model_as_one_graph_and_export_keeps_the_operator(
 @pytest.mark.parametrize("keep", [False, True])
 def test_pytorchs_own_check_of_an_operator_passes(keep):
     inputs = draw(GRU, Size(4, 3, 2, 5)).map(lambda tensor: tensor.clone().requires_grad_())
-    arguments = ("gru", *inputs.named().values(), 0, None, None, None, False, True, keep)
+    arguments = ("gru", *inputs.named().values(), 0, None, None, None, torch.ones(4, 3, 5), 0.7, False, True, keep)
     torch.library.opcheck(
         recurrence,
         arguments,
@@ -52,15 +55,17 @@ def test_pytorchs_own_check_of_an_operator_passes(keep):
     )
 
 
+@pytest.mark.parametrize("dropping", [False, True], ids=["whole", "dropping"])
 @pytest.mark.parametrize("case", WITH_KERNELS, ids=str)
-def test_second_derivatives_are_the_reference_backends(case):
+def test_second_derivatives_are_the_reference_backends(case, dropping):
     inputs = draw(case, Size(3, 2, 2, 3)).map(Tensor.double)
+    dropped = Dropped(candidate=torch.rand(3, 2, 3).double(), write=0.7) if dropping else KEPT
 
     def hessian_vector(backend: str) -> dict[str, Tensor]:
         leaves = inputs.map(lambda tensor: tensor.clone().requires_grad_())
         named = leaves.named()
         first = torch.autograd.grad(
-            forward(leaves, backend)["hidden"].square().sum(), list(named.values()), create_graph=True
+            forward(leaves, backend, dropped=dropped)["hidden"].square().sum(), list(named.values()), create_graph=True
         )
         second = torch.autograd.grad(torch.stack([one.square().sum() for one in first]).sum(), list(named.values()))
         return dict(zip(named, second, strict=True))
@@ -75,9 +80,11 @@ def test_explain_says_where_second_derivatives_come_from():
 @pytest.mark.parametrize("case", WITH_KERNELS, ids=str)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("gates", [False, True])
-def test_gates_computed_anew_give_the_same_gradients_to_the_bit(case, reverse, gates):
+@pytest.mark.parametrize("dropping", [False, True], ids=["whole", "dropping"])
+def test_gates_computed_anew_give_the_same_gradients_to_the_bit(case, reverse, gates, dropping):
     size = Size(150, 7, 5, 20)  # more than one chunk on the way back
-    options = {"mask": MASKS["holes"](size), "reverse": reverse, "gates": gates}
+    dropped = Dropped(candidate=(torch.rand(size.T, size.B, size.H) < 0.7) / 0.7, write=0.7) if dropping else KEPT
+    options = {"mask": MASKS["holes"](size), "reverse": reverse, "gates": gates, "dropped": dropped}
     inputs = draw(case, size)
     pins = pinned_to(inputs, Pins(update=0.3, steps=slice(3, 20)), Pins(update=1.0, steps=40))
 
@@ -221,7 +228,7 @@ def test_gradients_of_many_at_once_are_those_of_each():
 def test_the_operator_takes_any_layout_and_refuses_wrong_shapes():
     inputs = draw(GRU, Size(4, 3, 2, 5))
     _, *others = inputs.named().values()
-    flags = (0, None, None, None, False, False, False)
+    flags = (0, None, None, None, None, 1.0, False, False, False)
     turned = inputs.x.transpose(0, 1).contiguous().transpose(0, 1)
     assert not turned.is_contiguous()
     right = recurrence("gru", inputs.x, *others, *flags)[0]
@@ -235,11 +242,13 @@ def test_the_operator_takes_any_layout_and_refuses_wrong_shapes():
         recurrence("gru", inputs.x, *others, 0, torch.ones(3, 4, dtype=torch.bool), *flags[2:])
     with pytest.raises(InputValueError, match=r"pin_update must fit \(4, 3, 5\); got \(1, 2, 5\)"):
         recurrence("gru", inputs.x, *others, 0, None, torch.ones(1, 2, 5), *flags[3:])
+    with pytest.raises(InputValueError, match=r"factor must fit \(4, 3, 5\); got \(4, 3, 2\)"):
+        recurrence("gru", inputs.x, *others, *flags[:4], torch.ones(4, 3, 2), *flags[5:])
 
 
 def test_what_was_not_asked_for_has_no_gradient():
     inputs = draw(GRU, Size(4, 3, 2, 5)).map(lambda tensor: tensor.clone().requires_grad_())
-    hidden, *others = recurrence("gru", *inputs.named().values(), 0, None, None, None, False, False, True)
+    hidden, *others = recurrence("gru", *inputs.named().values(), 0, None, None, None, None, 1.0, False, False, True)
     assert hidden.requires_grad
     assert not any(other.requires_grad for other in others)
 
@@ -282,3 +291,16 @@ def test_as_exact_as_torchs_own(T, B, I, H, kind):
     own, peers = (error(with_gradients(run, inputs, FLOAT32), exact) for run in (ours, torchs))
     for name in exact:
         assert own[name] <= 2 * peers[name] + 1e-9, f"{name}: {own[name]:.2e}, torch {peers[name]:.2e}"
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+@pytest.mark.parametrize("options", [{}, {"recompute": True}, {"bidirectional": True, "num_layers": 2}], ids=str)
+def test_activation_checkpointing_gives_the_same_gradients(options, use_reentrant):
+    layer = tg.GRU(3, 4, **options)
+    found = []
+    for run in (lambda x: layer(x)[0], lambda x: checkpoint(lambda x: layer(x)[0], x, use_reentrant=use_reentrant)):
+        layer.zero_grad()
+        x = torch.ones(5, 2, 3, requires_grad=True)
+        run(x).sum().backward()
+        found.append([x.grad, *(parameter.grad for parameter in layer.parameters())])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))

@@ -2,6 +2,7 @@
 # mypy: allow-untyped-calls
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 
 import tidegate as tg
 from tests.layer_helpers import directions
+from tests.refusals import assert_refused
 from tidegate.errors import InputTypeError, InputValueError
 
 I, H = 3, 64
@@ -271,3 +273,28 @@ def test_recurrent_weights_that_are_computed_are_refused():
         InputTypeError, match=r"^layer must own its recurrent weights to initialise them; here they are"
     ):
         tg.init.orthogonal_(layer)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Of all three
+
+
+@pytest.mark.usefixtures("as_users_run_it")
+@pytest.mark.parametrize("value", ["5", None, [3], 5 + 1j, True, torch.ones(2)], ids=repr)
+@pytest.mark.parametrize(
+    ("name", "change"), [("steps", tg.init.chrono_), ("bias", tg.init.update_bias_), ("gain", tg.init.orthogonal_)]
+)
+def test_what_is_no_number_is_refused_and_changes_nothing(name, change, value):
+    module = tg.GRU(I, H)
+    before = {key: tensor.clone() for key, tensor in module.state_dict().items()}
+    assert_refused(lambda: change(module, value), InputTypeError, f"^{name} must be a number; got ")
+    assert all(torch.equal(tensor, before[key]) for key, tensor in module.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_dtypes_are_initialised_too(dtype):
+    module: Any = tg.GRU(I, H, dtype=dtype)
+    for change in (tg.init.orthogonal_, partial(tg.init.chrono_, steps=20), partial(tg.init.update_bias_, bias=-1)):
+        change(module)
+    block = module.weight_hh_l0[:H].double()
+    torch.testing.assert_close(block @ block.T, torch.eye(H, dtype=torch.float64), atol=0.05, rtol=0)

@@ -355,3 +355,9 @@ def test_what_lies_beside_must_be_there_and_long_enough(beside):
         beside.write_bytes(original)
         told(beside, **changes)
         assert_refused(lambda: from_onnx(beside), FileError, sentence)
+
+
+@pytest.mark.parametrize("location", ["a\0b", "w" * 5000, "loop"])
+def test_a_place_that_no_file_can_have_is_refused(beside, location):
+    (beside.parent / "loop").symlink_to("loop")
+    assert_refused(lambda: from_onnx(told(beside, location=location)), FileError, "^tensor 'W' of .* cannot be read: ")

@@ -468,6 +468,12 @@ def test_an_argument_that_cannot_be_is_refused(options, error, sentence):
     assert_refused(lambda: to_onnx(tg.GRU(I, H), **options), error, sentence)
 
 
+@pytest.mark.parametrize("path", ["", "/", "a\0b", "a" * 4000, "/dev/null/model.onnx"])
+def test_a_path_that_no_file_can_have_is_refused(path):
+    sentence = "^path must be a file that can be written; .* cannot: "
+    assert_refused(lambda: to_onnx(tg.GRU(I, H), path), FileError, sentence)
+
+
 def test_a_refused_file_leaves_the_one_that_was_there(tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(b"mine")

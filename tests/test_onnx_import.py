@@ -125,7 +125,7 @@ def test_every_case_of_the_other_operators_passes_or_is_refused_by_name(cases):
             continue
         for inputs, expected in case.data_sets:
             if case.name in late:
-                with pytest.raises((InputValueError, IndexError), match=late[case.name]):
+                with pytest.raises(InputValueError, match=late[case.name]):
                     passes(case, read.model(), inputs, expected)
                 refused[operator] += 1
             else:

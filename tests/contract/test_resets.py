@@ -11,8 +11,9 @@ from torch import Tensor
 from tests.contract.cases import SMALL, SYSTEMS, Inputs, Size, draw, forward, plain_loop, values, with_gradients
 from tests.contract.common import FLOAT32, FLOAT64, Outputs, both_dtypes, both_ways, every_backend, every_system
 from tests.contract.compare import assert_same
-from tidegate.equations import Pinned
-from tidegate.ops import cpu
+from tidegate.equations import Dropped, Pinned
+from tidegate.ops import cpu, reference
+from tidegate.ops.pieces import piece_by_piece
 
 NAMES = ("hidden", "update", "reset", "candidate")
 
@@ -138,6 +139,37 @@ def test_any_size_and_any_resets_are_those_of_the_equations(case, backend, dtype
     got = with_gradients(lambda leaves: forward(leaves, backend, **options), inputs, dtype)
     expected = with_gradients(lambda leaves: plain_loop(leaves, **options), inputs, FLOAT64)
     assert_same(got, expected, dtype=dtype, condition=case.condition)
+
+
+def what_is_dropped(leaves: Inputs, *, state: bool) -> Dropped:
+    """Random factors, the same at every call."""
+    generator, (T, B, _), H = torch.Generator().manual_seed(0), leaves.x.shape, leaves.h_0.shape[-1]
+    m, c = ((torch.rand(shape, generator=generator) < 0.6).to(leaves.x) / 0.6 for shape in ((B, H), (T, B, H)))
+    return Dropped(m if state else None, c, 0.7)
+
+
+@every_system
+@every_backend
+@both_ways
+def test_what_is_dropped_goes_with_resets(case, backend, reverse):
+    inputs, resets = draw(case, SMALL), some_resets(SMALL)
+    state = backend == "reference"
+
+    def options(leaves: Inputs) -> dict[str, Any]:
+        return {"resets": resets, "reverse": reverse, "dropped": what_is_dropped(leaves, state=state)}
+
+    got = with_gradients(lambda leaves: forward(leaves, backend, **options(leaves)), inputs, FLOAT64)
+    expected = with_gradients(lambda leaves: plain_loop(leaves, **options(leaves)), inputs, FLOAT64)
+    assert_same(got, expected, condition=case.condition)
+
+
+@every_system
+@both_ways
+def test_pieces_have_their_own_part_of_what_is_dropped(case, reverse):
+    inputs, resets = draw(case, SMALL), some_resets(SMALL)
+    call = inputs.call(resets=resets, reverse=reverse, gates=True, dropped=what_is_dropped(inputs, state=True))
+    got, expected = (steps._asdict() for steps in (piece_by_piece(call, reference.run), reference.run(call)))
+    assert_same(got, expected, dtype=FLOAT32, condition=case.condition)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

@@ -347,6 +347,27 @@ def test_lambda_layers_and_classes_of_ones_own_are_refused(keras, tmp_path):
     [
         (lambda L: L.LSTM(4), InputTypeError, "source must be keras.layers.GRU, .*; got LSTM"),
         (lambda L: L.Bidirectional(L.LSTM(4)), InputTypeError, "must run a GRU or a SimpleRNN both ways; got a LSTM"),
+        (
+            lambda L: L.RNN(L.LSTMCell(4)),
+            InputTypeError,
+            "source must run keras.layers.GRUCell or Simple.*; got LSTMCell",
+        ),
+        (
+            lambda L: L.RNN([L.GRUCell(4), L.LSTMCell(4)]),
+            InputTypeError,
+            "source must run keras.layers.GRUCell or SimpleRNNCell; got LSTMCell",
+        ),
+        (
+            lambda L: L.Bidirectional(L.RNN([L.GRUCell(4), L.GRUCell(4)])),
+            InputTypeError,
+            "must run one cell in each direction; got 2, which are stacked inside",
+        ),
+        (lambda L: L.RNN(L.GRUCell(4), go_backwards=True), InputValueError, "only runs backwards"),
+        (
+            lambda L: L.RNN([L.GRUCell(4), L.SimpleRNNCell(4)]),
+            InputValueError,
+            "must be of one kind to be one layer; got a GRU .* and a simple RNN",
+        ),
         (lambda L: L.Dense(4), InputTypeError, "got Dense"),
         (lambda L: L.GRU(4, go_backwards=True), InputValueError, "only runs backwards"),
         (
@@ -374,7 +395,11 @@ def test_keras_layers_that_nothing_here_equals_are_refused(keras, make, error, s
 
 
 def test_a_layer_that_was_not_built_a_subclass_and_a_mixed_stack_are_refused(keras):
+    @keras.saving.register_keras_serializable("mine")
     class Mine(keras.layers.GRU):  # type: ignore[name-defined,misc]
+        pass
+
+    class MyCell(keras.layers.GRUCell):  # type: ignore[name-defined,misc]
         pass
 
     def built(layer, size):
@@ -384,6 +409,9 @@ def test_a_layer_that_was_not_built_a_subclass_and_a_mixed_stack_are_refused(ker
     L = keras.layers
     no(L.GRU(4), InputValueError, "must have been built")
     no(built(Mine(4), 3), InputTypeError, "got Mine")
+    no(built(L.Bidirectional(Mine(4)), 3), InputTypeError, "must run a GRU or a SimpleRNN both ways; got a Mine")
+    no(built(L.RNN(MyCell(4)), 3), InputTypeError, "must run keras.layers.GRUCell or SimpleRNNCell; got MyCell")
+    no(L.RNN(L.GRUCell(4)), InputValueError, "must have been built")
     stacks: list[tuple[list, str]] = [
         ([built(L.GRU(4), 3), built(L.GRU(5), 4)], "one hidden size to be one layer; layer 0 has 4, layer 1 has 5"),
         ([built(L.GRU(4), 3), built(L.SimpleRNN(4), 4)], "of one kind to be one layer"),
@@ -398,6 +426,31 @@ def test_a_layer_that_was_not_built_a_subclass_and_a_mixed_stack_are_refused(ker
     ]
     for stack, sentence in stacks:
         no(stack, InputValueError, sentence)
+
+
+@pytest.mark.parametrize(
+    ("make", "layers"),
+    [
+        (lambda L: L.RNN(L.GRUCell(4), return_sequences=True), 1),
+        (lambda L: L.RNN(L.GRUCell(4, reset_after=False, activation="relu"), return_sequences=True), 1),
+        (lambda L: L.RNN(L.SimpleRNNCell(4, use_bias=False), return_sequences=True), 1),
+        (lambda L: L.RNN([L.GRUCell(4), L.GRUCell(4), L.GRUCell(4)], return_sequences=True), 3),
+        (lambda L: L.Bidirectional(L.RNN(L.GRUCell(4), return_sequences=True)), 1),
+    ],
+)
+def test_an_rnn_of_cells_is_the_layer_that_it_amounts_to(keras, tmp_path, make, layers):
+    model = filled(keras.Sequential([keras.Input((7, 3)), make(keras.layers)]))
+    layer = from_keras(model.layers[0], batch_first=True)
+    assert layer.num_layers == layers
+    x = np.random.default_rng(1).standard_normal((2, 7, 3)).astype(np.float32)
+    with torch.no_grad():
+        assert np.abs(layer(torch.from_numpy(x))[0].numpy() - model(x).numpy()).max() < 1e-6
+    for one, other in zip(tg.convert.to_keras(layer), model.get_weights(), strict=True):
+        assert np.array_equal(one, other)
+    path = tmp_path / "cells.keras"
+    model.save(path)
+    read = from_keras(read_keras_file(path)).state_dict()
+    assert all(torch.equal(tensor, read[name]) for name, tensor in layer.state_dict().items())
 
 
 def test_what_is_said_beside_a_keras_layer_must_agree_with_it(keras):
@@ -419,3 +472,52 @@ def test_what_concerns_training_alone_does_not_matter(keras, tmp_path):
     model.compile(loss=Own(), optimizer="adam")
     (layer,) = read_keras_file(saved(model, tmp_path / "trained.keras"))
     assert from_keras(layer).hidden_size == 4
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The doctor
+
+
+def test_the_doctor_lists_what_keras_saved_and_looks_at_the_layer_that_takes_the_data(keras, tmp_path):
+    L = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((25, 3)),
+            L.GRU(4, return_sequences=True),
+            L.Bidirectional(L.GRU(5, return_sequences=True, reset_after=False)),
+            L.LSTM(6, return_sequences=True),
+            L.SimpleRNN(2, activation="relu"),
+        ]
+    )
+    path = saved(model, tmp_path / "a.keras")
+    x = np.random.default_rng(0).standard_normal((2, 25, 3)).astype(np.float32)
+    found = tg.doctor(path, x)
+    after, before, lstm, simple = found.layers
+    assert [(one.kind, one.variant) for one in found.layers] == [
+        ("GRU", "GRU with the reset after the product, tanh"),
+        ("GRU", "GRU with the reset before the product, tanh"),
+        ("LSTM", None),
+        ("SimpleRNN", "simple RNN, relu"),
+    ]
+    assert after.layout == (
+        "Keras: update, reset (relevance), candidate; z = 1 - update is stored; units are columns; two biases for "
+        "each, the candidate's second one inside the reset gate"
+    )
+    assert before.layout is not None
+    assert before.layout.endswith("one bias for each")
+    assert lstm.backend == "nothing here: Tidegate does not have it"
+    (health,) = after.health
+    (expected,) = tg.gate_health(from_keras(read_keras_file(path)[0], batch_first=True), torch.from_numpy(x))
+    assert (health.steps, health.sequences, health.update) == (25, 2, expected.update)
+    assert simple.unseen is not None
+    assert "the data went to 'layers/gru'" in simple.unseen
+
+
+def test_the_doctor_refuses_lambda_layers_and_damaged_files(keras, small, tmp_path):
+    model = keras.Sequential([keras.Input((5, 3)), keras.layers.Lambda(lambda x: x * 2), keras.layers.GRU(4)])
+    path = saved(model, tmp_path / "lambda.keras")
+    assert_refused(lambda: tg.doctor(path), FileError, "(?i)lambda")
+    for share in (0, 0.5, 0.99):
+        data = small.read_bytes()
+        (tmp_path / "cut.keras").write_bytes(data[: int(len(data) * share)])
+        assert_refused(lambda: tg.doctor(tmp_path / "cut.keras"), FileError, r"cut\.keras'")

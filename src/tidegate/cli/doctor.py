@@ -12,10 +12,13 @@ from rich.text import Text
 
 from tidegate.data.arrays import read_array
 from tidegate.diagnosis import Diagnosis, LayerDiagnosis, doctor
-from tidegate.diagnosis.records import median_half_life, place_of
+from tidegate.diagnosis.records import measured, median_half_life, place_of
 from tidegate.gates import GateHealth, GateUse
 
 __all__ = ["run"]
+
+#: On narrower terminals the numbers stand in sentences.
+_TABLE_WIDTH = 80
 
 
 def run(
@@ -27,22 +30,22 @@ def run(
     if as_json:
         console.print_json(json.dumps(found.record(), ensure_ascii=False, allow_nan=False))
         return
-    console.print(Group(*_parts(found)))
+    console.print(Group(*_parts(found, console.width)))
 
 
-def _parts(found: Diagnosis) -> Iterator[RenderableType]:
+def _parts(found: Diagnosis, width: int) -> Iterator[RenderableType]:
     count = len(found.layers)
     yield Text(f"{found.source}: {count} recurrent {'layer' if count == 1 else 'layers'}", style="bold")
     for layer in found.layers:
         yield Text("")
-        yield from _layer(layer)
+        yield from _layer(layer, width)
     if found.notes:
         yield Text("")
     for note in found.notes:
         yield Text(f"note: {note}")
 
 
-def _layer(layer: LayerDiagnosis) -> Iterator[RenderableType]:
+def _layer(layer: LayerDiagnosis, width: int) -> Iterator[RenderableType]:
     names = ", also ".join(name or "the model itself" for name in (layer.name, *layer.others))
     yield Text.assemble((names, "bold cyan"), f"  {layer.kind} {layer.sizes}".rstrip())
     facts = Table.grid(padding=(0, 2))
@@ -57,7 +60,10 @@ def _layer(layer: LayerDiagnosis) -> Iterator[RenderableType]:
     yield Padding(facts, (0, 0, 0, 2))
     findings = [("", finding) for finding in layer.findings]
     if layer.health:
-        yield Padding(_measured(layer.health), (0, 0, 0, 2))
+        if width < _TABLE_WIDTH:
+            yield from (Padding(f"{place_of(one)}: {measured(one)}", (0, 0, 0, 2)) for one in layer.health)
+        else:
+            yield Padding(_measured(layer.health), (0, 0, 0, 2))
         several = len(layer.health) > 1
         findings += [(place_of(one) if several else "", finding) for one in layer.health for finding in one.findings]
         if not findings:

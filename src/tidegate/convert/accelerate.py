@@ -9,9 +9,10 @@ from tidegate import ops
 from tidegate.conventions import PackedWeights
 from tidegate.convert.changes import Changes, Layer, sizes_of
 from tidegate.convert.classes import Added, added_to, plain_class, tidegates_class, torchs_class
-from tidegate.convert.find import is_any_recurrent, reason_to_leave, walk
+from tidegate.convert.find import is_any_recurrent, reason_to_leave
 from tidegate.errors import BackendError, InputTypeError
 from tidegate.nn.spec import Recurrent
+from tidegate.nn.walk import walk
 from tidegate.ops.backends import check_backend
 from tidegate.ops.call import SYSTEMS, Call
 
@@ -77,7 +78,7 @@ def restore(model: nn.Module) -> Changes:
     for module, cls, added in plan:
         module.__class__ = cls
         for name in (*added.pop(""), "accelerated"):
-            del vars(module)[name]
+            vars(module).pop(name, None)
         for register, entries in added.items():
             for name in entries:
                 vars(module)[register].pop(name, None)  # a shallow copy, restored before, shares the register

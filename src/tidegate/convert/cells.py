@@ -16,11 +16,9 @@ from tidegate.errors import InputTypeError, InputValueError
 from tidegate.nn import GRU, RNN
 from tidegate.nn.spec import NAMES, Spec, describe, opaque
 from tidegate.ops.call import SYSTEMS
-from tidegate.ops.functional import Reset
+from tidegate.ops.functional import Reset, reset_of
 
 __all__ = ["agreed", "cells_of", "layer_of", "place"]
-
-_RESETS: dict[str, Reset] = {"gru": "after", "gru-reset-before": "before", "update-only": None}
 
 T = TypeVar("T")
 
@@ -105,7 +103,7 @@ def _convention(framework: Framework, spec: Spec, layer: nn.Module) -> Conventio
             f"layer must be one that {framework.name} has, {has}; got a {NAMES.get(spec.system, spec.system)}"
         )
     activations = framework.activations[spec.system]
-    if spec.activation not in activations:
+    if not isinstance(spec.activation, str) or spec.activation not in activations:
         known = ", ".join(f'"{name}"' for name in activations)
         got = repr(spec.activation) if isinstance(spec.activation, str) else "a function"
         raise InputValueError(f"layer must have an activation that {framework.name} has there, {known}; got {got}")
@@ -251,7 +249,7 @@ def _made(
     first = packed[0]
     directions = 2 if bidirectional else 1
     make: Callable[..., GRU | RNN] = RNN if system == "rnn" else GRU
-    options: dict[str, object] = {} if system == "rnn" else {"reset": _RESETS[system]}
+    options: dict[str, object] = {} if system == "rnn" else {"reset": reset_of(system)}
     if system == "rnn" and activation in ("tanh", "relu"):
         options["nonlinearity"] = activation  # torch.nn's own name for it, which other tools look at
     else:

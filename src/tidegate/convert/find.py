@@ -1,15 +1,14 @@
-"""The recurrent layers of a model, each once, and why one of them can't become Tidegate's, or torch.nn's again."""
+"""Which modules are recurrent layers, and why one of them can't become Tidegate's, or torch.nn's again."""
 
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, Generic
 
 import torch
 from torch import nn
 
-from tidegate.convert.classes import KINDS, plain_class
+from tidegate.convert.classes import KINDS, added_to, plain_class
 from tidegate.nn.spec import Recurrent
 
-__all__ = ["is_any_recurrent", "reason_to_leave", "walk"]
+__all__ = ["is_any_recurrent", "reason_to_leave"]
 
 _NAMES = {"GRU", "GRUCell", "LSTM", "LSTMCell", "RNN", "RNNCell"}
 #: What torch.nn's forwards are made of, or what comes before them: a class that has its own computes something else.
@@ -31,22 +30,6 @@ _PARTS_OF_FORWARD = (
 )
 
 
-def walk(model: nn.Module) -> Iterator[tuple[nn.Module, tuple[str, ...]]]:
-    """Every module of `model`, itself first, once, with all its names; a circle of modules is entered once."""
-    names: dict[int, tuple[nn.Module, list[str]]] = {}
-    ahead = [("", model)]
-    while ahead:
-        name, module = ahead.pop()
-        if id(module) in names:
-            names[id(module)][1].append(name)
-            continue
-        names[id(module)] = (module, [name])
-        # not named_children(), which leaves out the second name of a shared child
-        children = [(key, child) for key, child in module._modules.items() if child is not None]
-        ahead += [(f"{name}.{key}" if name else key, child) for key, child in reversed(children)]
-    yield from ((module, tuple(found)) for module, found in names.values())
-
-
 def is_any_recurrent(module: nn.Module) -> bool:
     """Whether `module` is a recurrent layer or cell of whatever make: Tidegate's, torch.nn's, quantized, scripted."""
     if isinstance(module, torch.jit.ScriptModule):
@@ -58,7 +41,7 @@ def is_any_recurrent(module: nn.Module) -> bool:
 
 def reason_to_leave(module: Any) -> str | None:
     """Why a recurrent module stays what it is, or None if it can become Tidegate's."""
-    return _of_another_make(module) or _unknown_forward(module) or _unknown_options(module)
+    return _of_another_make(module) or _unknown_forward(module) or _unknown_options(module) or _covered(module)
 
 
 def _of_another_make(module: Any) -> str | None:
@@ -77,15 +60,16 @@ def _of_another_make(module: Any) -> str | None:
 
 
 def _unknown_forward(module: nn.Module) -> str | None:
-    cls = plain_class(module)
-    kind = next(kind for kind in KINDS if issubclass(cls, kind))
-    if "forward" in vars(module):
-        return "its forward has been replaced, so that what it computes is not known"
+    cls, kind = plain_class(module), _kind(module)
     for name in _PARTS_OF_FORWARD:
+        if name in vars(module) and name != "_flat_weights":  # which every layer has
+            return f"its {name} has been replaced, so that what it computes is not known"
         if getattr(cls, name, None) is not getattr(kind, name, None):
             return f"{cls.__name__} has a {name} of its own, so that what it computes is not known"
     if type(cls) is not type:
         return f"its class has a metaclass, {type(cls).__name__}, which need not let another class be made from it"
+    if any("__init_subclass__" in vars(base) for base in cls.__mro__ if base not in (object, Generic)):
+        return f"{cls.__name__} has an __init_subclass__ of its own, which a class that is made from it would run"
     return None
 
 
@@ -97,7 +81,28 @@ def _unknown_options(module: Any) -> str | None:
     known = ("tanh", "relu")
     if isinstance(module, nn.RNNCell) and module.nonlinearity not in known:
         return f"its nonlinearity is {module.nonlinearity!r}, which torch.nn does not have either"
+    if (odd := next((one.dtype for one in module.parameters() if not one.is_floating_point()), None)) is not None:
+        return f"its weights are {odd}, and Tidegate calculates with real numbers"
     return None
+
+
+def _covered(module: Any) -> str | None:
+    """What a layer has of its own that Tidegate's attributes would cover, and `restore` could not bring back."""
+    kind = _kind(module)
+    theirs = dir(kind)
+    added = {name for names in added_to(module, "auto").values() for name in names}
+    registered = (module._parameters, module._buffers, module._modules)
+    own = {*vars(module), *dir(plain_class(module))}.difference(theirs)
+    own.update(name for register in registered for name, entry in register.items() if entry is not None)
+    for name in sorted(added.union(dir(KINDS[kind])).difference(theirs) & own):
+        if not name.startswith("_"):
+            return f"its own {name!r} would be covered, for Tidegate's layers have something else of that name"
+    return None
+
+
+def _kind(module: nn.Module) -> type[nn.Module]:
+    """The class of torch.nn's that `module` is an instance of."""
+    return next(kind for kind in KINDS if isinstance(module, kind))
 
 
 def _is_quantized(module: nn.Module) -> bool:

@@ -1,4 +1,4 @@
-"""Keras 3's GRU and SimpleRNN, alone, in a stack, and in a Bidirectional."""
+"""Keras 3's GRU and SimpleRNN, and RNN of their cells, alone, in a stack, and in a Bidirectional."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar
@@ -47,9 +47,10 @@ def from_keras(
 ) -> GRU | RNN:
     """The layer with the weights of Keras layers, of the records of a `.keras` file, or of what `get_weights()` gave.
 
-    `source` is one `GRU`, `SimpleRNN`, or `Bidirectional` of one of them, which has been built; a `KerasLayer` of
-    `read_keras_file`; a list of either, or a `Sequential`, as a stack; or the list of arrays. What arrays do not tell,
-    the keywords do: `reset` ("after" if not given), `activation` ("tanh"), `bias` (True), `bidirectional` (False).
+    `source` is one `GRU`, `SimpleRNN`, `RNN` of their cells, or `Bidirectional` of one of them, which has been built; a
+    `KerasLayer` of `read_keras_file`; a list of either, or a `Sequential`, as a stack; or the list of arrays. What
+    arrays do not tell, the keywords do: `reset` ("after" if not given), `activation` ("tanh"), `bias` (True),
+    `bidirectional` (False).
     A layer tells itself, and they must agree with it. Dropout, masking and what concerns training alone is left behind.
 
     Raises:
@@ -97,32 +98,63 @@ def _cut(arrays: Sequence[object], biased: bool) -> list[Mapping[str, object]]:
 
 
 def _layers(item: Any) -> Iterator[KerasLayer]:
-    """The records of a record, a Keras layer, or a `Sequential`."""
+    """The records of a record, a Keras layer, or a `Sequential`: one for each layer of a stack."""
     if isinstance(item, KerasLayer):
         yield item
         return
     keras = require("keras", "frameworks")
+    kinds = keras.layers
     if type(item) is keras.Sequential:
         for inner in item.layers:
             yield from _layers(inner)
-    elif type(item) in (keras.layers.GRU, keras.layers.SimpleRNN, keras.layers.Bidirectional):
+    elif type(item) in (kinds.GRU, kinds.SimpleRNN, kinds.RNN, kinds.Bidirectional):
         if not item.built:
             raise InputValueError(f"source must have been built, so that it has weights; {item.name!r} has not")
-        yield _described(keras.saving.serialize_keras_object(item), item)
+        if type(item) is kinds.Bidirectional:
+            yield _both_ways(keras, item)
+        elif type(item) is kinds.RNN:
+            yield from _of_cells(keras, item)
+        else:
+            config = keras.saving.serialize_keras_object(item)["config"]
+            yield record(item.name, type(item).__name__, config, item.get_weights(), None)
     else:
         raise InputTypeError(
-            "source must be keras.layers.GRU, SimpleRNN, or Bidirectional of one, a Sequential of them, a record of a "
-            f"file, arrays, or a list; got {type(item).__name__}"
+            "source must be keras.layers.GRU, SimpleRNN, RNN of their cells, or Bidirectional of one, a Sequential of "
+            f"them, a record of a file, arrays, or a list; got {type(item).__name__}"
         )
 
 
-def _described(described: Mapping[str, Any], layer: Any) -> KerasLayer:
-    """The record of a Keras layer that Keras has described."""
-    around = described["config"] if described["class_name"] == "Bidirectional" else None
-    inner = described if around is None else around["layer"]
-    if inner["class_name"] not in ("GRU", "SimpleRNN"):
-        raise InputTypeError(f"source must run a GRU or a SimpleRNN both ways; got a {inner['class_name']}")
-    class_name, config = plain_config(inner)
+def _of_cells(keras: Any, layer: Any) -> Iterator[KerasLayer]:
+    """The records of an RNN: one for each of its cells, as a stack."""
+    config = keras.saving.serialize_keras_object(layer)["config"]
+    for cell in _cells(keras, layer):
+        alone = {**config, "cell": keras.saving.serialize_keras_object(cell)}
+        class_name, plain = plain_config({"class_name": "RNN", "config": alone})
+        yield record(layer.name, class_name, plain, cell.get_weights(), None)
+
+
+def _cells(keras: Any, layer: Any) -> list[Any]:
+    """The cells of an RNN, if they are Keras's own."""
+    stacked = type(layer.cell) is keras.layers.StackedRNNCells
+    cells = list(layer.cell.cells) if stacked else [layer.cell]
+    for cell in cells:
+        if type(cell) not in (keras.layers.GRUCell, keras.layers.SimpleRNNCell):
+            raise InputTypeError(f"source must run keras.layers.GRUCell or SimpleRNNCell; got {type(cell).__name__}")
+    return cells
+
+
+def _both_ways(keras: Any, layer: Any) -> KerasLayer:
+    """The record of a Bidirectional."""
+    for way in (layer.forward_layer, layer.backward_layer):
+        if type(way) not in (keras.layers.GRU, keras.layers.SimpleRNN, keras.layers.RNN):
+            raise InputTypeError(f"source must run a GRU or a SimpleRNN both ways; got a {type(way).__name__}")
+        if type(way) is keras.layers.RNN and len(_cells(keras, way)) != 1:
+            raise InputTypeError(
+                f"source must run one cell in each direction; got {len(_cells(keras, way))}, which are stacked inside"
+                " a direction as no layer's are"
+            )
+    around = keras.saving.serialize_keras_object(layer)["config"]
+    class_name, config = plain_config(around["layer"])
     return record(layer.name, class_name, config, layer.get_weights(), around)
 
 

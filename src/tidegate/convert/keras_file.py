@@ -16,7 +16,7 @@ import numpy as np
 
 from tidegate.convert.arrays import Array
 from tidegate.convert.keras_record import GATES, KerasLayer, plain_config, record
-from tidegate.errors import FileError, FileMissingError, InputValueError
+from tidegate.errors import FileError, FileMissingError, InputTypeError, InputValueError
 from tidegate.extras import require
 
 __all__ = ["read_keras_file"]
@@ -43,15 +43,26 @@ def read_keras_file(path: str | Path, *, max_bytes: int = 2**31) -> list[KerasLa
         max_bytes: how large the weights may be, in the file and in memory.
 
     Raises:
+        InputTypeError, InputValueError: an argument is wrong.
         FileMissingError: there is no such file.
         FileError: it is truncated, not such a file or too large; holds a Lambda layer, a layer or model of somebody's
             own; or its weights are missing or do not fit the configuration.
     """
+    if not isinstance(path, str | Path):
+        raise InputTypeError(f"path must be a str or a Path; got {type(path).__name__}")
+    if type(max_bytes) is not int or max_bytes < 1:
+        raise InputValueError(f"max_bytes must be an int of at least 1; got {max_bytes!r}")
     path = Path(path)
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError as error:
+        raise FileError(f"{str(path)!r} cannot be read: {error.strerror}") from error
+    if not there:
         raise FileMissingError(f"there is no file {str(path)!r}")
     if path.is_dir():
         raise FileError(f"{str(path)!r} is a folder; a .keras file is expected")
+    if not path.is_file():
+        raise FileError(f"{str(path)!r} must be a file")
     with _told(path, "a zip file"), zipfile.ZipFile(path) as archive:
         config = _json(_member(archive, path, _CONFIG, _CONFIG_BYTES), path)
         weights = _member(archive, path, _WEIGHTS, max_bytes)
@@ -91,7 +102,7 @@ def _member(archive: zipfile.ZipFile, path: Path, name: str, limit: int) -> byte
 def _json(text: bytes, path: Path) -> Mapping[str, Any]:
     try:
         config = json.loads(text)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise FileError(f"{str(path)!r} must hold JSON in {_CONFIG}: {type(error).__name__}") from error
     if not isinstance(config, dict):
         raise FileError(f"{str(path)!r} must hold a model's description in {_CONFIG}; got a {type(config).__name__}")

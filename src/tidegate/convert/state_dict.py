@@ -2,7 +2,10 @@
 
 import pickle
 import re
+import struct
+import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +17,7 @@ from torch import Tensor, nn
 from tidegate.errors import FileError, FileMissingError, InputValueError
 from tidegate.extras import require
 from tidegate.nn import GRU, RNN, Dense, GRUCell, RNNCell
+from tidegate.nn.spec import Recurrent
 
 __all__ = ["StateDictLayer", "layers_of", "read_state_dict"]
 
@@ -23,16 +27,19 @@ MOST_BYTES = 2**33
 _USUAL = ("state_dict", "model_state_dict", "model", "module", "net")
 _DEPTH = 4
 _WEIGHT = re.compile(
-    r"(?P<where>(?:.*\.)?)(?P<name>(?:weight|bias|gain)_(?:ih|hh|hr)(?P<place>(?:_l(?P<depth>\d{1,4}))?(?:_reverse)?))"
+    r"(?P<where>(?:.*\.)?)(?P<name>(?:weight|bias|gain)_(?:ih|hh|hr)(?P<place>(?:_l(?P<depth>\d{1,18}))?(?:_reverse)?))"
 )
 #: What torch's and older parametrizations call that of which they compute a weight.
 _COMPUTED = re.compile(
-    r"(?P<where>(?:.*\.)?)(?:parametrizations\.(?P<new>weight_(?:ih|hh)(?:_l\d+)?(?:_reverse)?)\..+"
-    r"|(?P<old>weight_(?:ih|hh)(?:_l\d+)?(?:_reverse)?)(?:_g|_v|_orig|_raw|_bar))"
+    r"(?P<where>(?:.*\.)?)(?:parametrizations\.(?P<new>(?:weight|bias)_(?:ih|hh)(?:_l\d+)?(?:_reverse)?)\..+"
+    r"|(?P<old>(?:weight|bias)_(?:ih|hh)(?:_l\d+)?(?:_reverse)?)(?:_g|_v|_orig|_raw|_bar))"
 )
 #: What torch.load and the libraries under it raise for files that are not theirs, or are damaged.
 _DAMAGE: tuple[type[Exception], ...] = (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError)
-_DAMAGE += (AttributeError, AssertionError, pickle.UnpicklingError, zipfile.BadZipFile, MemoryError)
+_DAMAGE += (AttributeError, AssertionError, pickle.UnpicklingError, zipfile.BadZipFile, MemoryError, struct.error)
+_DAMAGE += (OverflowError, zlib.error)
+#: What weights may be held in.
+_FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,13 +60,14 @@ class StateDictLayer:
 def read_state_dict(path: str | Path, *, max_bytes: int = MOST_BYTES) -> dict[str, Tensor]:
     """The model's state dict in a file of `torch.save` or safetensors, told apart by what is in it, on the CPU.
 
-    Of a checkpoint that holds more than one dict, it is the one called `state_dict`, `model_state_dict`, `model`,
-    `module` or `net`, or the only one with tensors. No code from the file is run: `torch.load` reads weights only.
+    Of a checkpoint that holds more than one dict with tensors, it is the one called `state_dict`, `model_state_dict`,
+    `model`, `module` or `net`; if none is, the first that holds weights of a recurrent layer; or else that which lies
+    the least deep. No code from the file is run: `torch.load` reads weights only.
 
     Raises:
         FileMissingError: there is no such file.
-        FileError: it is truncated, of another kind, larger than `max_bytes`, holds objects that only code could read,
-            or no state dict.
+        FileError: it is truncated, of another kind, larger than `max_bytes` as it lies or unpacked, holds objects that
+            only code could read, or no state dict.
         MissingExtraError: `tidegate[doctor]` is not installed, and the file is of safetensors.
     """
     path = Path(path)
@@ -79,7 +87,7 @@ def read_state_dict(path: str | Path, *, max_bytes: int = MOST_BYTES) -> dict[st
         raise FileError(f"{str(path)!r} cannot be read: {error.strerror}") from error
     if size > max_bytes:
         raise FileError(f"{str(path)!r} must hold at most max_bytes = {max_bytes}; it holds {size}")
-    held = _of_safetensors(path) if head[8:9] == b"{" else _of_torch(path)
+    held = _of_safetensors(path) if head[8:9] == b"{" else _of_torch(path, max_bytes)
     state = _state_dict_in(held)
     if state is None:
         raise FileError(f"{str(path)!r} must hold a state dict, tensors by name; it holds {_kind_of(held)}")
@@ -119,11 +127,13 @@ def _of_safetensors(path: Path) -> object:
     return held
 
 
-def _of_torch(path: Path) -> object:
-    if zipfile.is_zipfile(path) and _is_program(path):
-        raise FileError(f"{str(path)!r} must be a state dict; it is a program (TorchScript or torch.export)")
+def _of_torch(path: Path, max_bytes: int) -> object:
+    _check_archive(path, max_bytes)
     try:
-        held: object = torch.load(path, map_location="cpu", weights_only=True)
+        # as a file, not a path: by their names torch would open some files in other ways
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles that are damaged: it reads them, or it doesn't
+            held: object = torch.load(file, map_location="cpu", weights_only=True)
     except _DAMAGE as error:
         if needed := re.search(r"GLOBAL (\S+) was not an allowed", str(error)):
             raise FileError(
@@ -135,35 +145,48 @@ def _of_torch(path: Path) -> object:
     return held
 
 
-def _is_program(path: Path) -> bool:
+def _check_archive(path: Path, max_bytes: int) -> None:
+    """Raise if the file is an archive that holds a program, or more than it seems to."""
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [name.partition("/")[2] or name for name in archive.namelist()]
+            members = archive.infolist()
     except _DAMAGE:
-        return False  # torch.load will say what is wrong with it
-    return any(name.startswith(("code/", "models/")) or name == "constants.pkl" for name in names)
+        return  # no archive, or a damaged one: torch.load will say what is wrong with it
+    names = [member.filename.partition("/")[2] or member.filename for member in members]
+    if any(name.startswith(("code/", "models/")) or name == "constants.pkl" for name in names):
+        raise FileError(f"{str(path)!r} must be a state dict; it is a program (TorchScript or torch.export)")
+    unpacked = sum(member.file_size for member in members)
+    if unpacked > max_bytes:
+        raise FileError(f"{str(path)!r} must hold at most max_bytes = {max_bytes}; unpacked it holds {unpacked}")
 
 
 def _state_dict_in(held: object) -> dict[str, Tensor] | None:
     """The state dict in what a file held."""
-    found = list(_mappings(held, (), 0))
+    found = list(_mappings(held, (), set()))
     for usual in _USUAL:
         for path, mapping in found:
             if path[-1:] == (usual,):
                 return mapping
+    if not found:
+        return None
+    recurrent = [one for one in found if any(_WEIGHT.fullmatch(name) for name in one[1])]
     # tensors by name at the top come first; an optimizer's state lies deeper
-    return min(found, key=lambda one: len(one[0]))[1] if found else None
+    return min(recurrent or found, key=lambda one: len(one[0]))[1]
 
 
-def _mappings(held: object, path: tuple[str, ...], depth: int) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
-    if not isinstance(held, Mapping) or depth > _DEPTH:
+def _mappings(
+    held: object, path: tuple[str, ...], seen: set[int]
+) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+    """Every dict with tensors by name; `seen` are those that were entered, for a dict may hold itself."""
+    if not isinstance(held, Mapping) or len(path) > _DEPTH or id(held) in seen:
         return
+    seen.add(id(held))
     tensors = {name: value for name, value in held.items() if isinstance(name, str) and isinstance(value, Tensor)}
     if tensors:
         yield path, tensors
     for name, value in held.items():
         if isinstance(name, str):
-            yield from _mappings(value, (*path, name), depth + 1)
+            yield from _mappings(value, (*path, name), seen)
 
 
 def _kind_of(held: object) -> str:
@@ -202,27 +225,30 @@ def _layer(name: str, weights: dict[str, Tensor], h_0: Tensor | None, *, cell: b
     if weight_ih is None or (weight_hh is None and not dense):
         missing = f"weight_{'ih' if weight_ih is None else 'hh'}{suffix}"
         raise InputValueError(f"{told} must have {missing}; it has {', '.join(weights)}")
+    if weight_hh is not None and h_0 is not None:
+        weights = weights | {"h_0": h_0}
     for key, tensor in weights.items():
         if key.startswith("weight") and (tensor.ndim != 2 or 0 in tensor.shape):
             raise InputValueError(f"{key} of {told} must be a matrix; got {tuple(tensor.shape)}")
-        if not tensor.is_floating_point() or tensor.dtype != weight_ih.dtype or tensor.layout != torch.strided:
+        if tensor.dtype not in _FLOATING or tensor.dtype != weight_ih.dtype or tensor.layout != torch.strided:
+            layout = "" if tensor.layout == torch.strided else f", {tensor.layout}"
             raise InputValueError(
-                f"{key} of {told} must hold floating numbers, dense, of one dtype with the others; got {tensor.dtype}"
+                f"{key} of {told} must hold floating numbers, dense, of one dtype with the others; got "
+                f"{tensor.dtype}{layout}"
             )
     rows, width = (1, 1) if weight_hh is None else weight_hh.shape
-    blocks, rest = divmod(rows, width)
+    projected = f"weight_hr{suffix}" in weights  # an LSTM, whose state has fewer numbers than its gates
+    blocks, rest = (4, rows % 4) if projected else divmod(rows, width)
     if rest or blocks not in (1, 2, 3, 4):
         assert weight_hh is not None
         raise InputValueError(
             f"weight_hh{suffix} of {told} must be (G*H, H) with G = 1 (RNN), 2 (update-only GRU), 3 (GRU) or 4 (LSTM); "
             f"got {tuple(weight_hh.shape)}"
         )
-    if weight_hh is not None and h_0 is not None:
-        weights = weights | {"h_0": h_0}
     like = _like(weights, weight_ih, blocks, cell=cell, dense=dense)
     _check_same(told, like.state_dict(), weights)
     like.load_state_dict(weights, assign=True)
-    return StateDictLayer(name, type(like).__name__, like.eval(), tuple(_notes(blocks, dense=dense, cell=cell)))
+    return StateDictLayer(name, type(like).__name__, like.eval(), _notes(like))
 
 
 def _like(weights: Mapping[str, Tensor], weight_ih: Tensor, blocks: int, *, cell: bool, dense: bool) -> nn.Module:
@@ -267,10 +293,15 @@ def _check_same(told: str, expected: Mapping[str, Tensor], weights: Mapping[str,
             )
 
 
-def _notes(blocks: int, *, dense: bool, cell: bool) -> Iterator[str]:
-    if blocks == 3:
-        yield "a state dict does not tell whether the reset comes before or after the product: taken as after"
-    if blocks in (1, 2) and not dense:
-        yield "a state dict does not tell the activation: taken as tanh"
-    if not cell and not dense and blocks != 4:
-        yield "nor whether the batch comes first: taken as (T, B, I)"
+def _notes(layer: nn.Module) -> tuple[str, ...]:
+    """What the weights don't tell."""
+    untold = []
+    if isinstance(layer, GRU | GRUCell) and layer.system == "gru":
+        untold.append("whether the reset comes before or after the product (taken as after)")
+    if isinstance(layer, Recurrent):
+        untold.append("the activation (taken as tanh)")
+    if isinstance(layer, Recurrent) and hasattr(layer, "batch_first"):
+        untold.append("whether the batch comes first")
+    if not untold:
+        return ()
+    return (f"a state dict does not tell {', nor '.join(untold)}",)

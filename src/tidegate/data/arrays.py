@@ -6,7 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,18 +36,18 @@ def read_arrays(path: str | Path) -> Mapping[str, NDArray[Any]]:
         FileError: it is truncated, of another kind, holds Python objects, or something else than numbers.
     """
     path = Path(path)
-    if not path.exists():
-        raise FileMissingError(f"there is no file {str(path)!r}")
-    if not path.is_file():
-        raise FileError(f"{str(path)!r} must be a file")
     try:
-        with (
-            warnings.catch_warnings(),
-            path.open("rb") as file,
-        ):  # np.load leaves one that it opened itself open where a .npz is damaged
+        if path.is_dir():
+            raise FileError(f"{str(path)!r} must be a file")
+        file = path.open("rb")
+    except FileNotFoundError as error:
+        raise FileMissingError(f"there is no file {str(path)!r}") from error
+    except OSError as error:
+        raise FileError(f"{str(path)!r} cannot be read: {error.strerror}") from error
+    try:
+        with file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of files that Python 2 wrote, and of headers that look like theirs
-            loaded = np.load(file, allow_pickle=False)
-            arrays = {"": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+            arrays = _held(file)
     except _DAMAGE as error:
         told = str(error)
         if "allow_pickle" in told:
@@ -58,10 +58,21 @@ def read_arrays(path: str | Path) -> Mapping[str, NDArray[Any]]:
             f"{str(path)!r} is truncated or not a .npy or .npz file: {told.partition(chr(10))[0]}"
         ) from error
     for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise FileError(f"{name!r} of {str(path)!r} must be an array; it is something else")
         if array.dtype.kind not in "fiub":
             where = f"{name!r} of {str(path)!r}" if name else repr(str(path))
             raise FileError(f"{where} must hold real numbers; it holds {array.dtype}")
     return arrays
+
+
+def _held(file: BinaryIO) -> dict[str, Any]:
+    """What lies in a file of numpy by its names, or under "" the one array."""
+    loaded = np.load(file, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        return {"": loaded}
+    with loaded:
+        return {name: loaded[name] for name in loaded.files}
 
 
 def read_array(path: str | Path) -> NDArray[Any]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tidegate.diagnosis.records import Diagnosis, LayerDiagnosis
 from tidegate.diagnosis.sources import Found, Source, open_source
+from tidegate.diagnosis.unchanged import unchanged
 from tidegate.errors import InputTypeError, InputValueError
 from tidegate.gates import Finding, GateHealth, evaluating, gate_health, recurrent_layers
 from tidegate.nn.spec import describe
@@ -27,7 +28,8 @@ def doctor(
     """Every recurrent layer of a model or file: what it computes, how its weights lie, what runs it and why.
 
     With `data` also the health of its gates, as `gate_health` tells it, with a line of advice for whatever is wrong.
-    Nothing is changed, and files are read without running code from them.
+    Files are read without running code from them. A model is left as it was: its weights and buffers, attributes and
+    modes, and torch's random state; only what its own `forward` changes in place elsewhere is beyond reach.
 
     Args:
         source: a model; or the path of a `.pt`, `.pth`, `.ckpt`, `.bin` or `.safetensors` file with a state dict, of a
@@ -37,7 +39,7 @@ def doctor(
             and (B, T, I) in Keras. Floating numbers are taken in the dtype of the weights.
         layer: the layer whose gates are looked at; a model's all if not given; a file's that takes as many numbers
             a step as the data have.
-        batch_first: the layers of a state dict take (B, T, I).
+        batch_first: the layers of a state dict take (B, T, I); other sources tell that themselves.
 
     Raises:
         FileMissingError, FileError: the file is not there, damaged, or of a kind that is not known.
@@ -66,7 +68,7 @@ def _diagnosis(found: Found, seen: Seen) -> LayerDiagnosis:
         layout=found.layout,
         backend=found.backend,
         notes=found.notes,
-        findings=() if found.layer is None else _of_weights(found.layer),
+        findings=() if found.holder is None else _of_weights(found.holder),
         health=seen if isinstance(seen, tuple) else (),
         unseen=seen if isinstance(seen, str) else None,
     )
@@ -94,12 +96,19 @@ def _look(source: Source, data: Array, layer: str | None) -> list[Seen]:
         health = gate_health(_layer(receiver), x)
         elsewhere = f"the data went to {receiver.name!r}, and the file does not tell what reaches this one"
         return [health if found is receiver else elsewhere for found in source.layers]
-    model = source.model
+    with unchanged(source.model):
+        return _look_inside(source, source.model, data, layer)
+
+
+def _look_inside(source: Source, model: nn.Module, data: Array, layer: str | None) -> list[Seen]:
+    """The health of each layer of a model that is run whole."""
     held = [parameter for parameter in model.parameters() if parameter.is_floating_point()]
     if any(parameter.is_meta for parameter in held):
         raise InputValueError("the model must have its weights to be run on data; some are on the meta device")
-    whole = not any(found.layer is model for found in source.layers)
-    x = _as_tensor(data, held[0] if held else torch.empty(0), whole=whole)
+    alone = any(found.layer is model for found in source.layers)
+    x = _as_tensor(data, held[0] if held else torch.empty(0), whole=not alone)
+    if alone:
+        return [gate_health(model, x)]
     _check_runs(model, x)
     layers = recurrent_layers(model)
     return [
@@ -113,8 +122,6 @@ def _seen(model: nn.Module, x: Tensor, found: Found, *, inside: bool) -> Seen:
     if found.layer is None:
         return "what it computes is not known"
     try:
-        if found.layer is model:
-            return gate_health(model, x)
         if not inside:
             return "it is a cell, which the model calls step by step"
         return gate_health(model, x, layer=found.name)

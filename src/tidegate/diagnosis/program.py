@@ -55,7 +55,7 @@ def _call(found: object, source: str) -> object:
     if isinstance(found, nn.Module):
         return found
     if not callable(found):
-        raise InputTypeError(f"{source!r} must be a function that returns a model; it is a {type(found).__name__}")
+        raise InputTypeError(f"{source!r} must be a function that returns a model; got {type(found).__name__}")
     try:
         return found()
     except Exception as error:  # somebody else's code: anything

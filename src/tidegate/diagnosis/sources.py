@@ -36,6 +36,8 @@ class Found:
     notes: tuple[str, ...]
     #: What can be run; None where it can't.
     layer: nn.Module | None
+    #: What has the weights, if they were read.
+    holder: nn.Module | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,21 +59,25 @@ def open_source(source: nn.Module | str | Path, *, batch_first: bool) -> Source:
         FileMissingError, FileError: the file is not there, damaged, or of a kind that is not known.
         InputValueError, InputTypeError: the source is nothing of the sort, or the user's code fails.
     """
-    if isinstance(source, nn.Module):
-        return _of_model(f"the model, a {type(source).__name__}", source)
-    if not isinstance(source, str | Path):
+    if not isinstance(source, nn.Module | str | Path):
         raise InputTypeError(
             f"source must be a torch.nn.Module, a path or module:function; got {type(source).__name__}"
         )
+    suffix = "" if isinstance(source, nn.Module) else Path(source).suffix.lower()
+    if batch_first and suffix not in _STATE_DICTS:
+        raise InputValueError("batch_first must be left out but for a state dict: everything else tells it; got True")
+    if isinstance(source, nn.Module):
+        return _of_model(f"the model, of class {type(source).__name__}", source)
     path = Path(source)
-    reader = _READERS.get(path.suffix.lower())
-    if reader is not None:
-        return reader(path, batch_first)
+    if suffix in _STATE_DICTS:
+        return _of_state_dict(path, batch_first)
+    if suffix in _READERS:
+        return _READERS[suffix](path)
     if not path.exists() and ":" in str(source):
         return _of_model(f"{str(source)!r}", model_of(str(source)))
-    if path.suffix.lower() in (".h5", ".hdf5"):
+    if suffix in (".h5", ".hdf5"):
         raise FileError(f"{str(path)!r} must be saved by Keras 3 as .keras: its older files are not read")
-    known = ", ".join(_READERS)
+    known = ", ".join([*_STATE_DICTS, *_READERS])
     raise FileError(f"{str(path)!r} must be a file called {known}, or module:function, which returns a model")
 
 
@@ -92,11 +98,14 @@ def _of_module(
         backend = _chosen(module)
     elif changes:
         backend = f"torch.nn's own; after tg.accelerate(model) it {reason}"
+    elif isinstance(module, Recurrent):
+        backend = f"its own code: {opaque(module)}"
     else:
-        backend = f"its own code, and tg.accelerate(model) leaves it: {reason}"
+        own = "its own code" if is_recurrent(module) and not known else "torch.nn's own"
+        backend = f"{own}; tg.accelerate(model) leaves it: {reason}"
     notes = ("the model calls it step by step",) if is_cell(module) else ()
     if not known:
-        return Found(name, others, kind, sizes_of(module), None, None, backend, notes, None)
+        return Found(name, others, kind, sizes_of(module), None, None, backend, notes, None, module)
     return _found(name, others, kind, "torch.nn", SYSTEMS[describe(module).system].convention, backend, notes, module)
 
 
@@ -117,7 +126,7 @@ def _found(
     bias = spec.weights[0][0].bias_ih is not None
     layout = layout_of(framework, convention, bias=bias)
     return Found(
-        name, others, kind, sizes_of(layer), f"{NAMES[spec.system]}, {g}{learned}", layout, backend, notes, layer
+        name, others, kind, sizes_of(layer), f"{NAMES[spec.system]}, {g}{learned}", layout, backend, notes, layer, layer
     )
 
 
@@ -152,20 +161,19 @@ def _of_state_dict(path: Path, batch_first: bool) -> Source:
         if one.layer is None or not is_recurrent(one.layer):
             sizes = "" if one.layer is None else sizes_of(one.layer)
             reason = one.refusal or "Tidegate does not have it"
-            found.append(Found(one.name, (), one.kind, sizes, None, None, f"nothing here: {reason}", one.notes, None))
+            backend = f"nothing here: {reason}"
+            found.append(Found(one.name, (), one.kind, sizes, None, None, backend, one.notes, None, one.layer))
             continue
         if hasattr(one.layer, "batch_first"):
             vars(one.layer)["batch_first"] = batch_first
         convention = SYSTEMS[describe(one.layer).system].convention
         found.append(_found(one.name, (), one.kind, "torch.nn", convention, _chosen(one.layer), one.notes, one.layer))
-    names = ", ".join(list(state)[:3])
-    notes = (
-        () if found else (f"no weights are called weight_ih or weight_hh; its {len(state)} tensors are {names}, ...",)
-    )
+    names = ", ".join([*list(state)[:3], *(["..."] if len(state) > 3 else [])])
+    notes = () if found else (f"no weights are called weight_ih or weight_hh; its {len(state)} tensors are {names}",)
     return Source(repr(str(path)), tuple(found), notes)
 
 
-def _of_keras(path: Path, batch_first: bool) -> Source:  # noqa: ARG001 - Keras's layers take the batch first
+def _of_keras(path: Path) -> Source:
     from tidegate.convert.keras import from_keras  # noqa: PLC0415 - loads what this file needs
     from tidegate.convert.keras_file import read_keras_file  # noqa: PLC0415
 
@@ -177,7 +185,9 @@ def _of_keras(path: Path, batch_first: bool) -> Source:  # noqa: ARG001 - Keras'
             layer = from_keras(one, batch_first=True)
         except (InputTypeError, InputValueError) as error:
             reason = "Tidegate does not have it" if one.class_name == "LSTM" else str(error)
-            found.append(Found(one.path, (), one.class_name, sizes, None, None, f"nothing here: {reason}", (), None))
+            found.append(
+                Found(one.path, (), one.class_name, sizes, None, None, f"nothing here: {reason}", (), None, None)
+            )
             continue
         convention = conventions.KERAS.systems[describe(layer).system]
         found.append(_found(one.path, (), one.class_name, "Keras", convention, _chosen(layer), (), layer.eval()))
@@ -192,7 +202,7 @@ _ONNX: dict[str, Convention] = {
 }
 
 
-def _of_onnx(path: Path, batch_first: bool) -> Source:  # noqa: ARG001 - a node tells its layout itself
+def _of_onnx(path: Path) -> Source:
     from tidegate.convert.onnx import from_onnx  # noqa: PLC0415 - loads onnx
 
     file = from_onnx(path)
@@ -202,7 +212,7 @@ def _of_onnx(path: Path, batch_first: bool) -> Source:  # noqa: ARG001 - a node 
     for one in file.layers:
         if one.layer is None or one.variant is None:
             reason = f"nothing here: {one.refusal}"
-            found.append(Found(one.name, (), one.operator, "", one.variant, None, reason, one.notes, None))
+            found.append(Found(one.name, (), one.operator, "", one.variant, None, reason, one.notes, None, None))
             continue
         name = names.get(id(one.layer), one.name)
         convention = _ONNX[one.variant]
@@ -214,12 +224,5 @@ def _of_onnx(path: Path, batch_first: bool) -> Source:  # noqa: ARG001 - a node 
     return Source(repr(str(path)), tuple(found), tuple(notes), model)
 
 
-_READERS: dict[str, Callable[[Path, bool], Source]] = {
-    ".pt": _of_state_dict,
-    ".pth": _of_state_dict,
-    ".ckpt": _of_state_dict,
-    ".bin": _of_state_dict,
-    ".safetensors": _of_state_dict,
-    ".keras": _of_keras,
-    ".onnx": _of_onnx,
-}
+_STATE_DICTS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
+_READERS: dict[str, Callable[[Path], Source]] = {".keras": _of_keras, ".onnx": _of_onnx}

@@ -87,29 +87,42 @@ def gradient_flow(
 
 @torch.no_grad()
 def flow_of(
-    record: Record, norm: Literal["spectral", "frobenius"], *, steps: int | None = None, sequences: int | None = None
+    record: Record,
+    norm: Literal["spectral", "frobenius"],
+    *,
+    steps: int | None = None,
+    sequences: Int[Tensor, "n"] | None = None,
+    cuts: bool = True,
 ) -> GradientFlow:
-    """The gradient flow of one layer and direction as it ran; of its last `steps` and first `sequences` alone if given.
+    """The gradient flow of one layer and direction as it ran; of its last `steps` and of some `sequences` if given.
 
-    Row 0 is then the state before the first of those steps.
+    Row 0 is then the state before the first of those steps. Where the state begins anew no gradient passes; without
+    `cuts` it passes unchanged, and that step is not counted.
     """
     call, before = _in_order(record.call), _states_before(record.call, record.steps.hidden)
-    call, before = _window(call, before, steps or len(before), sequences or before.shape[1])
+    call, before = _window(call, before, steps or len(before), sequences)
+    if call.resets is not None and not cuts:
+        mask = ~call.resets if call.mask is None else call.mask & ~call.resets
+        call = replace(call, mask=mask, resets=None)
     counted = before.new_full(before.shape[1:2], len(before)) if call.mask is None else call.mask.sum(0)
     return GradientFlow(_log_norms(call, before, norm), counted.long())
 
 
-def _window(call: Call, before: Tensor, steps: int, sequences: int) -> tuple[Call, Tensor]:
-    """The last steps of the first sequences of a call in its order, and the states before them."""
+def _window(
+    call: Call, before: Tensor, steps: int, sequences: Int[Tensor, "n"] | None
+) -> tuple[Call, Float[Tensor, "T B H"]]:
+    """The last steps of some sequences of a call in its order, and the states before them."""
+
+    def rows(tensor: Tensor) -> Tensor:
+        return tensor[-steps:] if sequences is None else tensor[-steps:, sequences]
 
     def cut(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else tensor[-steps:, :sequences]
+        return None if tensor is None else rows(tensor)
 
-    pins = Pinned(*(None if pin is None else cut(pin.expand_as(before)) for pin in call.pins))
-    return (
-        replace(call, x=call.x[-steps:, :sequences], mask=cut(call.mask), resets=cut(call.resets), pins=pins),
-        before[-steps:, :sequences],
-    )
+    pins = Pinned(*(None if pin is None else rows(pin.expand_as(before)) for pin in call.pins))
+    h_0 = call.h_0 if sequences is None else call.h_0[sequences]
+    window = replace(call, x=rows(call.x), h_0=h_0, mask=cut(call.mask), resets=cut(call.resets), pins=pins)
+    return window, rows(before)
 
 
 def _log_norms(call: Call, before: Tensor, norm: str) -> Float[Tensor, "rows B"]:

@@ -31,6 +31,8 @@ _SHORT = 0.1
 _LONG_ENOUGH = 20
 #: A gradient that is smaller than this after the whole sequence vanishes; one that is larger than its inverse explodes.
 _VANISHED = 1e-3
+#: The logarithm of the largest factor that is told.
+_LARGEST = 700.0
 #: Of T*B*H^3, which is what gradient flow costs: some seconds.
 _WORK = 10**10
 #: Sequences in which the gradient is followed, if they are not too long.
@@ -74,7 +76,7 @@ class GateHealth:
     reverse: bool
     #: As in `SYSTEMS`: "gru", "update-only", "rnn".
     system: str
-    #: T, B and H. Of sequences of several lengths, T is the longest.
+    #: How long the longest sequence is: without masked steps, and from where its state last began anew.
     steps: int
     sequences: int
     units: int
@@ -85,13 +87,16 @@ class GateHealth:
     candidate_saturated: int | None
     #: (H,) in steps, as `DirectionTrace.half_life`.
     half_life: Float[Tensor, "H"]
-    #: Over the last `len(flow.log_norm) - 1` steps of some sequences.
+    #: Over the last `len(flow.log_norm) - 1` steps of the longest sequences, as if no state had begun anew.
     flow: GradientFlow
     findings: tuple[Finding, ...]
 
     @property
     def gradient_per_step(self) -> float:
-        """The factor by which a gradient changes per step back, on geometric average; NaN if a state is not finite."""
+        """The factor by which a gradient changes per step back, on geometric average over steps and sequences.
+
+        NaN if a state is not finite, or every step is masked.
+        """
         return _per_step(self.flow)
 
 
@@ -108,8 +113,11 @@ def gate_health(
     """How the gates of a recurrent layer do on `x`, in evaluation mode: a record for each stacked layer and direction.
 
     Arguments are those of `trace`. The half-life of a unit is that of its mean update gate. The gradient is followed as
-    by `gradient_flow` (in the Frobenius norm) over as many of the last steps, of four sequences at most, as some
-    seconds allow: all of 100 steps at 256 units, the last 74 at 512.
+    by `gradient_flow` (in the Frobenius norm) over as many of the last steps, of the four longest sequences at most, as
+    some seconds allow: all of 500 steps at 256 units, the last 74 at 512. Where `reset_at` has the state begin anew,
+    it is followed past that, and compared with the longest piece.
+
+    Raises as `trace`.
     """
     with torch.no_grad():
         _, ran = observe(
@@ -129,11 +137,12 @@ def health_of(ran: Ran) -> tuple[GateHealth, ...]:
 
 
 def _health(depth: int, direction: DirectionTrace, record: Record) -> GateHealth:
-    steps, sequences, units = direction.hidden.shape
+    sequences, units = direction.hidden.shape[1:]
     system, blocks = record.call.system, SYSTEMS[record.call.system].convention.blocks
+    steps = _longest(direction)
     candidate = _seen(direction.candidate, direction).abs() if record.call.activation == "tanh" else None
     half_life = direction.half_life()
-    flow = _flow(record, steps, sequences, units)
+    flow = _flow(direction, record)
     update = _use(direction.update, direction, writes=True) if "update" in blocks else None
     reset = _use(direction.reset, direction, writes=False) if "reset" in blocks else None
     saturated = None if candidate is None else int((_share(candidate > 1 - _EDGE) >= _MOSTLY).sum())
@@ -152,15 +161,31 @@ def _health(depth: int, direction: DirectionTrace, record: Record) -> GateHealth
     )  # fmt: skip
 
 
-def _flow(record: Record, steps: int, sequences: int, units: int) -> GradientFlow:
-    """The gradient flow, over as much as is affordable."""
+def _longest(direction: DirectionTrace) -> int:
+    """The steps of the longest sequence, or of the longest piece of one, that were not masked."""
+    steps, batch = direction.hidden.shape[:2]
+    seen = torch.ones(steps, batch, dtype=torch.long) if direction.mask is None else direction.mask.long().cpu()
+    if direction.resets is None:
+        return int(seen.sum(0).max())
+    cuts = direction.resets.long().cpu()
+    piece = cuts.flip(0).cumsum(0).flip(0) - cuts if direction.backward else cuts.cumsum(0)
+    return int(seen.new_zeros(steps + 1, batch).scatter_add_(0, piece, seen).max())
+
+
+def _flow(direction: DirectionTrace, record: Record) -> GradientFlow:
+    """The gradient flow of the longest sequences, over as much as is affordable."""
+    steps, sequences, units = direction.hidden.shape
     affordable = max(1, _WORK // units**3)
+    lengths = torch.full((sequences,), steps) if direction.mask is None else direction.mask.sum(0).cpu()
     followed = max(1, min(_FOLLOWED, sequences, affordable // steps))
-    return flow_of(record, "frobenius", steps=min(steps, affordable), sequences=followed)
+    longest = lengths.sort(descending=True, stable=True).indices[:followed].to(direction.hidden.device)
+    return flow_of(record, "frobenius", steps=min(steps, affordable), sequences=longest, cuts=False)
 
 
 def _per_step(flow: GradientFlow) -> float:
-    return math.exp(float(flow.per_step.log().mean()))
+    steps = int(flow.steps.sum())
+    changes = float((flow.log_norm[0] - flow.log_norm[-1]).sum())
+    return math.exp(min(changes / steps, _LARGEST)) if steps else math.nan
 
 
 def _seen(gate: Tensor, direction: DirectionTrace) -> Float[Tensor, "N H"]:
@@ -227,7 +252,7 @@ def _of_gate(name: str, use: GateUse | None, units: int) -> Iterator[Finding]:
     told = {
         "always open": (use.always_open, f"is above {OPEN} at every step"),
         "never open": (use.never_open, shut[name]),
-        "saturated": (use.saturated, f"is within {_EDGE} of 0 or 1 at {_MOSTLY:.0%} of the steps"),
+        "saturated": (use.saturated, f"is within {_EDGE} of 0 or 1 at {100 * _MOSTLY:.0f} % of the steps"),
     }
     for kind, (count, words) in told.items():
         if count >= max(1, _NOTABLE * units):
@@ -239,7 +264,8 @@ def _of_candidate(saturated: int | None, units: int) -> Iterator[Finding]:
     if saturated and saturated >= _NOTABLE * units:
         yield Finding(
             "candidate saturated",
-            f"the candidate of {saturated} of {units} units is within {_EDGE} of -1 or 1 at {_MOSTLY:.0%} of the steps",
+            f"the candidate of {saturated} of {units} units is within {_EDGE} of -1 or 1 at "
+            f"{100 * _MOSTLY:.0f} % of the steps",
             "normalise the inputs, or lower the weights by weight decay",
         )
 
@@ -247,7 +273,7 @@ def _of_candidate(saturated: int | None, units: int) -> Iterator[Finding]:
 def _of_memory(half_life: Tensor, steps: int) -> Iterator[Finding]:
     if steps < _LONG_ENOUGH or half_life.isnan().any():
         return
-    longest = float(half_life.sort().values[int(0.9 * (len(half_life) - 1))])
+    longest = float(half_life.sort().values[-(-9 * len(half_life) // 10) - 1])
     if longest < _SHORT * steps:
         yield Finding(
             "short memory",
@@ -261,7 +287,7 @@ def _of_gradient(flow: GradientFlow, steps: int, *, gated: bool) -> Iterator[Fin
     if math.isnan(per_step):
         return
     change = math.log(per_step) * steps if per_step else -math.inf
-    over = "" if followed == steps else f" (followed over the last {followed})"
+    over = "" if followed >= steps else f" (followed over the last {followed})"
     if change < math.log(_VANISHED):
         reach = math.floor(math.log(_VANISHED) / math.log(per_step)) if per_step else 0
         remedy = "start from tg.init.chrono_(layer, T)" if gated else "use a GRU"

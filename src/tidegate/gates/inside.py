@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 from tidegate.errors import InputTypeError, InputValueError
 from tidegate.nn.run import Ran, run
 from tidegate.nn.spec import is_cell, is_recurrent, opaque
+from tidegate.nn.walk import walk
 
 __all__ = ["evaluating", "observe", "recurrent_layers"]
 
@@ -57,8 +58,17 @@ def observe(
 
 def recurrent_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Every recurrent layer of `model` by its names; no cells, since a model runs those step by step itself."""
-    parts = model.named_modules(remove_duplicate=False)
-    return {name: part for name, part in parts if is_recurrent(part) and not is_cell(part)}
+    return {name: part for name, part in _named(model) if is_recurrent(part) and not is_cell(part)}
+
+
+def _named(module: nn.Module, name: str = "", above: tuple[nn.Module, ...] = ()) -> Iterator[tuple[str, nn.Module]]:
+    """Every module by every name that it has; a name that goes round in a circle is none."""
+    if any(module is one for one in above):
+        return
+    yield name, module
+    for key, child in module._modules.items():
+        if child is not None:
+            yield from _named(child, f"{name}.{key}" if name else key, (*above, module))
 
 
 @contextmanager
@@ -86,13 +96,18 @@ def _running(name: str, module: nn.Module, steering: dict[str, Any]) -> Iterator
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while, then every module's own mode again."""
-    training = {module: module.training for module in model.modules()}
-    model.eval()
+    """Evaluation mode for a while, then every module's own mode again.
+
+    Only the flags are set: a `train` of the user's own may change weights, and modules in a circle call each other's.
+    """
+    # a frozen ScriptModule has no mode
+    training = [(module, module.training) for module, _ in walk(model) if hasattr(module, "training")]
     try:
+        for module, _ in training:
+            module.training = False
         yield
     finally:
-        for module, was in training.items():
+        for module, was in training:
             module.training = was
 
 

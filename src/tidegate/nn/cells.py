@@ -8,9 +8,9 @@ from torch import Tensor
 from tidegate.equations import Activation
 from tidegate.errors import InputValueError
 from tidegate.nn.dropouts import Dropouts, read_dropouts
-from tidegate.nn.norm import add_gain, gru_system, reset_gains
 from tidegate.nn.run import run
 from tidegate.nn.spec import Recurrent
+from tidegate.nn.variants import Gated, add_gain, gru_system, reset_gains
 from tidegate.ops.backends import check_backend
 from tidegate.ops.checks import check_activation, check_mask, check_nonlinearity, check_shape, check_sizes, check_tensor
 from tidegate.ops.functional import Reset
@@ -59,6 +59,11 @@ class _Cell(Recurrent, torch.nn.RNNCellBase):
         super().reset_parameters()
         reset_gains(self)
 
+    def extra_repr(self) -> str:
+        """torch.nn's, and what differs from torch.nn's."""
+        own = f", recurrent_dropout={self.recurrent_dropout}" if self.recurrent_dropout.chosen() else ""
+        return super().extra_repr() + own + ("" if self.backend == "auto" else f", backend={self.backend!r}")
+
 
 def _dropouts_of_a_step(recurrent_dropout: float | Dropouts) -> Dropouts:
     """The argument of a cell, refused for what is drawn once for all steps, of which a cell sees only one."""
@@ -72,7 +77,7 @@ def _dropouts_of_a_step(recurrent_dropout: float | Dropouts) -> Dropouts:
     return dropouts
 
 
-class GRUCell(_Cell, torch.nn.GRUCell):
+class GRUCell(Gated, _Cell, torch.nn.GRUCell):
     """One step of a gated recurrent unit: `torch.nn.GRUCell` with `GRU`'s variants, activation and backend.
 
     Of `Dropouts` a cell takes `candidate` and `zoneout`, drawn at every step; with `layer_norm` its gains are `gain_ih`
@@ -99,8 +104,7 @@ class GRUCell(_Cell, torch.nn.GRUCell):
         check_backend(backend)
         check_sizes(input_size=input_size, hidden_size=hidden_size)
         super().__init__(input_size, hidden_size, bias, device, dtype)
-        self.system, self.reset, self.activation, self.backend = system, reset, activation, backend
-        self.layer_norm, self.recurrent_dropout = layer_norm, dropouts
+        self.system, self.activation, self.backend, self.recurrent_dropout = system, activation, backend, dropouts
         if reset is None:
             for name, full in list(self.named_parameters()):
                 setattr(self, name, torch.nn.Parameter(full.detach()[hidden_size:].clone()))
@@ -110,10 +114,11 @@ class GRUCell(_Cell, torch.nn.GRUCell):
 
     def extra_repr(self) -> str:
         """torch.nn's, and what differs from torch.nn's."""
-        reset = "" if self.reset == "after" else f", reset={self.reset!r}"
-        reset += ", layer_norm=True" if self.layer_norm else ""
-        reset += f", recurrent_dropout={self.recurrent_dropout}" if self.recurrent_dropout.chosen() else ""
-        return super().extra_repr() + reset + ("" if self.activation == "tanh" else f", activation={self.activation!r}")
+        return (
+            super().extra_repr()
+            + self._printed_variant()
+            + ("" if self.activation == "tanh" else f", activation={self.activation!r}")
+        )
 
 
 class RNNCell(_Cell, torch.nn.RNNCell):
@@ -147,5 +152,4 @@ class RNNCell(_Cell, torch.nn.RNNCell):
     def extra_repr(self) -> str:
         """torch.nn's, and what differs from torch.nn's."""
         plain = self.activation == self.nonlinearity
-        dropouts = f", recurrent_dropout={self.recurrent_dropout}" if self.recurrent_dropout.chosen() else ""
-        return super().extra_repr() + dropouts + ("" if plain else f", activation={self.activation!r}")
+        return super().extra_repr() + ("" if plain else f", activation={self.activation!r}")

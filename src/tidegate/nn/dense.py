@@ -74,4 +74,5 @@ class Dense(Recurrent, torch.nn.Module):
         bias = "" if self.bias_ih_l0 is not None else ", bias=False"
         batch_first = ", batch_first=True" if self.batch_first else ""
         activation = "" if self.activation == "tanh" else f", activation={self.activation!r}"
-        return f"{self.input_size}, {self.hidden_size}{bias}{batch_first}{activation}"
+        backend = "" if self.backend == "auto" else f", backend={self.backend!r}"
+        return f"{self.input_size}, {self.hidden_size}{bias}{batch_first}{activation}{backend}"

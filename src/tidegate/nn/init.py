@@ -14,6 +14,7 @@ from tidegate.conventions import PackedWeights
 from tidegate.errors import InputTypeError, InputValueError
 from tidegate.nn.spec import describe
 from tidegate.ops.call import SYSTEMS
+from tidegate.ops.checks import check_number
 
 __all__ = ["chrono_", "orthogonal_", "update_bias_"]
 
@@ -27,10 +28,11 @@ def chrono_(layer: nn.Module, steps: float, generator: torch.Generator | None = 
     GRU layers and cells, every layer and direction; returns the layer.
 
     Raises:
-        InputTypeError: the layer has no update gate (an RNN), or no biases.
+        InputTypeError: the layer has no update gate (an RNN), or no biases; or what should be a number is none.
         InputValueError: `steps` is less than 2, or not finite.
     """
     biases = _update_biases(layer)
+    steps = check_number("steps", steps)
     if not 2 <= steps < math.inf:
         raise InputValueError(f"steps must be at least 2 and finite; got {steps:g}")
     for taken, carried, sign in biases:
@@ -47,10 +49,11 @@ def update_bias_(layer: nn.Module, bias: float) -> nn.Module:
     al. 2015), and starts at 0.27. The layer stores the bias as its convention has it; other weights stay.
 
     Raises:
-        InputTypeError: the layer has no update gate (an RNN), or no biases.
+        InputTypeError: the layer has no update gate (an RNN), or no biases; or what should be a number is none.
         InputValueError: `bias` is not finite.
     """
     biases = _update_biases(layer)
+    bias = check_number("bias", bias)
     if not math.isfinite(bias):
         raise InputValueError(f"bias must be finite; got {bias:g}")
     for taken, carried, sign in biases:
@@ -67,7 +70,7 @@ def orthogonal_(layer: nn.Module, gain: float = 1.0, generator: torch.Generator 
     Other weights stay.
 
     Raises:
-        InputTypeError: the layer has no recurrent weights (a dense layer).
+        InputTypeError: the layer has no recurrent weights (a dense layer), or `gain` is no number.
         InputValueError: `gain` is not finite.
     """
     spec = describe(layer)
@@ -75,12 +78,15 @@ def orthogonal_(layer: nn.Module, gain: float = 1.0, generator: torch.Generator 
     recurrent = [weights.weight_hh for weights in _each(spec.weights) if weights.weight_hh is not None]
     if not recurrent:
         raise InputTypeError(f"layer must have recurrent weights; {type(layer).__name__} has none")
+    gain = check_number("gain", gain)
     if not math.isfinite(gain):
         raise InputValueError(f"gain must be finite; got {gain:g}")
     _check_owned(layer, "recurrent weights", recurrent)
     for weight in recurrent:
         for block in convention.blocks:
-            nn.init.orthogonal_(weight[convention.rows(block, spec.hidden_size)], gain, generator)
+            part = weight[convention.rows(block, spec.hidden_size)]
+            wide = part.double() if part.dtype == torch.float64 else part.float()  # of halves torch has no QR
+            part.copy_(nn.init.orthogonal_(wide, gain, generator))
     return layer
 
 

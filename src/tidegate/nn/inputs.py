@@ -136,6 +136,8 @@ def _initial(spec: Spec, hx: Tensor | None, batch: int, batched: bool) -> Tensor
     """The initial states (L*D, B, H): given, learned or zero."""
     if hx is None:
         if spec.h_0 is not None:
+            check_shape("the learned h_0", spec.h_0, (spec.states, spec.hidden_size), "(L*D, H)")
+            check_like("the learned h_0", spec.h_0, "the weights", spec.like)
             return spec.h_0.unsqueeze(1).expand(-1, batch, -1)
         return spec.like.new_zeros(spec.states, batch, spec.hidden_size)
     if not isinstance(hx, Tensor):

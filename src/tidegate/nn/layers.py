@@ -8,11 +8,11 @@ from torch.nn.utils.rnn import PackedSequence
 
 from tidegate.equations import Activation
 from tidegate.nn.dropouts import Dropouts, read_dropouts
-from tidegate.nn.norm import add_gain, gru_system, reset_gains
 from tidegate.nn.run import run
 from tidegate.nn.spec import Recurrent
+from tidegate.nn.variants import Gated, add_gain, gru_system, reset_gains
 from tidegate.ops.backends import check_backend
-from tidegate.ops.checks import check_activation, check_nonlinearity, check_sizes
+from tidegate.ops.checks import check_activation, check_flags, check_nonlinearity, check_sizes
 from tidegate.ops.functional import Reset
 from tidegate.ops.pins import Pins
 
@@ -81,6 +81,7 @@ class _Layers(Recurrent, torch.nn.RNNBase):
     def _finish(self, learn_h_0: bool, dropouts: Dropouts, recompute: bool, backend: str) -> None:
         """Set what both constructors share, once torch.nn's own has run."""
         check_backend(backend)
+        check_flags(learn_h_0=learn_h_0, recompute=recompute)
         self.recurrent_dropout, self.recompute, self.backend = dropouts, recompute, backend
         states = self.num_layers * (2 if self.bidirectional else 1)
         like = self.weight_ih_l0
@@ -89,7 +90,7 @@ class _Layers(Recurrent, torch.nn.RNNBase):
         self.register_parameter("h_0", learned)
 
 
-class GRU(_Layers, torch.nn.GRU):  # type: ignore[misc]  # one forward with more keywords, for two overloads
+class GRU(Gated, _Layers, torch.nn.GRU):  # type: ignore[misc]  # one forward with more keywords, for two overloads
     """A stack of gated recurrent units (Chung et al. 2014): `torch.nn.GRU`, to look into and to steer.
 
         Gu = σ(Wxu·x(t) + Wau·a(t-1) + bu)    update gate: 1 writes, 0 holds
@@ -142,7 +143,7 @@ class GRU(_Layers, torch.nn.GRU):  # type: ignore[misc]  # one forward with more
         check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
         sizes = (input_size, hidden_size, num_layers)
         super().__init__(*sizes, bias, batch_first, dropout, bidirectional, device=device, dtype=dtype)
-        self.system, self.reset, self.layer_norm, self.activation = system, reset, layer_norm, activation
+        self.system, self.activation = system, activation
         if reset is None:
             for name in self._flat_weights_names:
                 full = getattr(self, name).detach()
@@ -154,9 +155,11 @@ class GRU(_Layers, torch.nn.GRU):  # type: ignore[misc]  # one forward with more
 
     def extra_repr(self) -> str:
         """torch.nn's, and what differs from torch.nn's."""
-        reset = "" if self.reset == "after" else f", reset={self.reset!r}"
-        reset += ", layer_norm=True" if self.layer_norm else ""
-        return super().extra_repr() + reset + ("" if self.activation == "tanh" else f", activation={self.activation!r}")
+        return (
+            super().extra_repr()
+            + self._printed_variant()
+            + ("" if self.activation == "tanh" else f", activation={self.activation!r}")
+        )
 
 
 class RNN(_Layers, torch.nn.RNN):  # type: ignore[misc]  # as GRU

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from tidegate.conventions import PackedWeights
 from tidegate.equations import Activation
 from tidegate.errors import InputTypeError
-from tidegate.nn.dropouts import Dropouts
+from tidegate.nn.dropouts import Dropouts, read_dropouts
+from tidegate.ops.call import SYSTEMS
+from tidegate.ops.checks import check_activation
 
 __all__ = ["NAMES", "Recurrent", "Spec", "describe", "is_cell", "is_recurrent", "opaque"]
 
@@ -107,18 +109,21 @@ def describe(module: nn.Module) -> Spec:
     if not is_recurrent(module):
         raise InputTypeError(f"the layer must be a GRU, an RNN or one of their cells; got {type(module).__name__}")
     gated = isinstance(module, nn.GRU | nn.GRUCell)
+    if isinstance(module, Recurrent):
+        check_activation("activation", module.activation)
+    system = module.system if isinstance(module, Recurrent) else "gru" if gated else "rnn"
     return Spec(
-        system=module.system if isinstance(module, Recurrent) else "gru" if gated else "rnn",
+        system=system,
         activation=module.activation if isinstance(module, Recurrent) else getattr(module, "nonlinearity", "tanh"),
         input_size=int(getattr(module, "input_size")),  # noqa: B009 - nn.Module types every attribute as a tensor
         hidden_size=int(getattr(module, "hidden_size")),  # noqa: B009
-        weights=tuple(tuple(_weights(module, way) for way in layer) for layer in _suffixes(module)),
+        weights=tuple(tuple(_weights(module, system, way) for way in layer) for layer in _suffixes(module)),
         batch_first=bool(getattr(module, "batch_first", False)),
         dropout=float(getattr(module, "dropout", 0.0)) if module.training else 0.0,
-        h_0=getattr(module, "h_0", None),
+        h_0=getattr(module, "h_0", None) if isinstance(module, Recurrent) and not is_cell(module) else None,
         backend=module.backend if isinstance(module, Recurrent) else "auto",
         recompute=module.recompute if isinstance(module, Recurrent) else False,
-        dropouts=module.recurrent_dropout if isinstance(module, Recurrent) else Dropouts(),
+        dropouts=read_dropouts(module.recurrent_dropout) if isinstance(module, Recurrent) else Dropouts(),
         training=module.training,
         empty_batches=isinstance(module, Recurrent) and module.accelerated,
     )
@@ -133,8 +138,13 @@ def _suffixes(module: nn.Module) -> list[list[str]]:
     return [[f"_l{layer}{way}" for way in ways] for layer in range(layers)]
 
 
-def _weights(module: nn.Module, suffix: str) -> PackedWeights:
-    names = (f"{kind}{suffix}" for kind in PackedWeights._fields)
-    weight_ih, *others = (getattr(module, name, None) for name in names)
-    assert isinstance(weight_ih, Tensor)
-    return PackedWeights(weight_ih, *others)
+def _weights(module: nn.Module, system: str, suffix: str) -> PackedWeights:
+    """The weights by the names that the system has them under; a module may hold more that it does not run with."""
+    names = [stored.name for stored in SYSTEMS[system].convention.arrays]
+    held: dict[str, Any] = dict.fromkeys(PackedWeights._fields)
+    held |= {name: getattr(module, f"{name}{suffix}", None) for name in names}
+    for name in names:
+        if name.startswith("weight") and not isinstance(held[name], Tensor):
+            got = "none" if held[name] is None else f"a {type(held[name]).__name__}"
+            raise InputTypeError(f"the layer's {name}{suffix} must be a tensor; there is {got}")
+    return PackedWeights(**held)

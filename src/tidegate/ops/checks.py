@@ -1,6 +1,7 @@
 """Refusals: every check raises one sentence that names the argument, what came and what was expected."""
 
 from collections.abc import Mapping, Sequence, Set
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -11,10 +12,12 @@ from tidegate.errors import InputTypeError, InputValueError
 __all__ = [
     "autocasting",
     "check_activation",
+    "check_flags",
     "check_lengths",
     "check_like",
     "check_mask",
     "check_nonlinearity",
+    "check_number",
     "check_reset_at",
     "check_shape",
     "check_sizes",
@@ -28,7 +31,25 @@ def check_tensor(name: str, value: object) -> Tensor:
         raise InputTypeError(f"{name} must be a torch.Tensor; got {type(value).__name__}")
     if not value.is_floating_point():
         raise InputTypeError(f"{name} must be a floating tensor; got {value.dtype}")
+    if value.is_nested or value.layout != torch.strided:
+        got = "a nested one" if value.is_nested else str(value.layout)
+        raise InputTypeError(f"{name} must be a tensor that is neither nested nor sparse; got {got}")
     return value
+
+
+def check_number(name: str, value: object) -> float:
+    """`value` as a float, if it is a number or a tensor of one."""
+    whole = isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex()
+    if not whole and (isinstance(value, bool) or not isinstance(value, Real)):
+        raise InputTypeError(f"{name} must be a number; got {type(value).__name__}")
+    return float(value)  # type: ignore[arg-type]
+
+
+def check_flags(**flags: object) -> None:
+    """Each flag, given by its argument's name, is a bool."""
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise InputTypeError(f"{name} must be a bool; got {type(flag).__name__}")
 
 
 def check_like(name: str, value: Tensor, like_name: str, like: Tensor) -> None:

@@ -13,7 +13,7 @@ from tidegate.ops.call import SYSTEMS, Call, Steps
 from tidegate.ops.checks import check_activation, check_like, check_mask, check_reset_at, check_shape, check_tensor
 from tidegate.ops.pins import Pins, read_pins, resolve
 
-__all__ = ["Reset", "gru", "rnn", "system_of"]
+__all__ = ["Reset", "gru", "reset_of", "rnn", "system_of"]
 
 Reset = Literal["after", "before"] | None
 _GRU_SYSTEMS: dict[Reset, str] = {"after": "gru", "before": "gru-reset-before", None: "update-only"}
@@ -26,6 +26,11 @@ def system_of(reset: Reset) -> str:
     return _GRU_SYSTEMS[reset]
 
 
+def reset_of(system: str) -> Reset:
+    """The inverse of `system_of`; a layer-normalised GRU resets after the product."""
+    return {**{name: reset for reset, name in _GRU_SYSTEMS.items()}, "gru-layer-norm": "after"}[system]
+
+
 def gru(
     x: Tensor,
     h_0: Tensor,
@@ -34,6 +39,8 @@ def gru(
     bias_ih: Tensor | None = None,
     bias_hh: Tensor | None = None,
     *,
+    gain_ih: Tensor | None = None,
+    gain_hh: Tensor | None = None,
     reset: Reset = "after",
     activation: str | Activation = "tanh",
     mask: Tensor | None = None,
@@ -44,19 +51,26 @@ def gru(
     recompute: bool = False,
     backend: str = "auto",
 ) -> Steps:
-    """A gated recurrent unit over a sequence (`equations.gru`, `gru_reset_before` or `update_only`).
+    """A gated recurrent unit over a sequence (`equations.gru`, `gru_reset_before`, `update_only`, `gru_layer_norm`).
 
     Shapes: `x` (T, B, I), `h_0` (B, H), `weight_ih` (G*H, I), `weight_hh` (G*H, H), biases (G*H,), `mask` (T, B) bool.
-    G is 3, in `torch.nn.GRU`'s order `reset, z, candidate`; 2 without the reset rows where `reset` is None.
+    G is 3, in `torch.nn.GRU`'s order `reset, z, candidate`; 2 without the reset rows where `reset` is None. Gains
+    (G*H,), of both products or of neither, make it a layer-normalised one, which resets after the product.
     Returns `Steps`: `hidden` (T, B, H) and, with `gates=True`, `update`, `reset` and `candidate` of the same shape.
     Where `reset_at` (T, B) is True the state becomes `h_0` before the step, in the order in which steps are taken.
     With `recompute=True` the way back computes the gates anew, instead of keeping them: less memory, more time.
     Raises `InputValueError` or `InputTypeError` for a wrong shape or dtype, `BackendError` for a backend that cannot.
     """
-    weights = PackedWeights(weight_ih, weight_hh, bias_ih, bias_hh)
-    return _recurrence(
-        system_of(reset), x, h_0, weights, activation, mask, reset_at, pins, reverse, gates, recompute, backend
-    )
+    weights = PackedWeights(weight_ih, weight_hh, bias_ih, bias_hh, gain_ih, gain_hh)
+    system = system_of(reset)
+    if (gain_ih is None) != (gain_hh is None):
+        absent, there = ("gain_ih", "gain_hh") if gain_ih is None else ("gain_hh", "gain_ih")
+        raise InputValueError(f"{absent} must be given with {there}; got None")
+    if gain_ih is not None:
+        if reset != "after":
+            raise InputValueError(f'reset must be "after" with gains; got {reset!r}')
+        system = "gru-layer-norm"
+    return _recurrence(system, x, h_0, weights, activation, mask, reset_at, pins, reverse, gates, recompute, backend)
 
 
 def rnn(
@@ -110,6 +124,8 @@ def _recurrence(
         "weight_hh": ((rows, hidden), "(G*H, H)"),
         "bias_ih": ((rows,), "(G*H,)"),
         "bias_hh": ((rows,), "(G*H,)"),
+        "gain_ih": ((rows,), "(G*H,)"),
+        "gain_hh": ((rows,), "(G*H,)"),
     }
     check_shape("h_0", h_0, (batch, hidden), "(B, H)")
     check_like("h_0", h_0, "x", x)

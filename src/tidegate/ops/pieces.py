@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from tidegate.equations import Pinned
+from tidegate.equations import Dropped, Pinned
 from tidegate.ops.call import Call, Steps
 
 __all__ = ["piece_by_piece"]
@@ -31,6 +31,7 @@ def piece_by_piece(call: Call, run: Callable[[Call], Steps]) -> Steps:
             pins=Pinned(*(None if pin is None else _taken(_expanded(pin, steps, batch), rows) for pin in call.pins)),
             reverse=False,
             resets=None,
+            dropped=_dropped(call, rows),
         )
         told.append(run(part))
         chosen = inside.reshape(-1).nonzero().squeeze(-1)
@@ -67,6 +68,16 @@ def _batches(call: Call) -> Iterator[tuple[Tensor, Tensor]]:
 def _taken(tensor: Tensor, rows: Tensor) -> Tensor:
     """(T, B, N) as (steps, pieces, N)."""
     return tensor.flatten(0, 1).index_select(0, rows.reshape(-1)).reshape(*rows.shape, -1)
+
+
+def _dropped(call: Call, rows: Tensor) -> Dropped:
+    """What the steps of these pieces leave out."""
+    (steps, batch, _), (state, candidate, write) = call.x.shape, call.dropped
+    return Dropped(
+        None if state is None else state.expand(batch, -1).index_select(0, rows[0] % batch),
+        None if candidate is None else _taken(_expanded(candidate, steps, batch), rows),
+        write,
+    )
 
 
 def _expanded(pin: Tensor, steps: int, batch: int) -> Tensor:

@@ -4,26 +4,33 @@ torch's own exporter writes everything else. Recurrent layers are traced as one 
 becomes a GRU or RNN node; the file is then given names for its axes, initial states and a word on what is in it.
 """
 
-import copy
-import inspect
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
 from tidegate.convert.onnx.finish import Described, finish
-from tidegate.convert.onnx.standins import Slot, StandIn, check_writable
+from tidegate.convert.onnx.given import (
+    Axes,
+    Given,
+    Inputs,
+    check_names,
+    read_axes,
+    read_inputs,
+    read_output_names,
+    varying,
+)
+from tidegate.convert.onnx.standins import Slot, StandIn
+from tidegate.convert.onnx.uses import Use, check_model, check_states, try_out
 from tidegate.errors import FileError, InputTypeError, InputValueError
 from tidegate.extras import require
-from tidegate.nn.spec import describe, is_cell, is_recurrent, opaque
+from tidegate.nn.spec import describe, is_cell, is_recurrent
 
 __all__ = ["to_onnx"]
 
@@ -38,9 +45,6 @@ _NO_TRANSLATION = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.
 _FIXED_AXIS = re.compile(
     r"L\['(positional|named)'\]\[(\d+|'\w+')\]\.size\(\)\[(\d+)\] as dynamic but your code specialized .* \((\d+)\)"
 )
-
-Inputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
-Axes = Sequence[Sequence[str | None] | None]
 
 
 def to_onnx(
@@ -87,207 +91,68 @@ def to_onnx(
         raise InputTypeError(f"model must be a torch.nn.Module; got {type(model).__name__}")
     if type(opset) is not int or opset not in _OPSETS:
         raise InputValueError(f"opset must be {_OPSETS[0]} to {_OPSETS[-1]}; got {opset!r}")
-    given = _read_inputs(model, inputs)
+    if path is not None and not isinstance(path, str | Path):
+        raise InputTypeError(f"path must be a str or a Path; got {type(path).__name__}")
+    model = _as_written(model)
+    check_model(model)
+    given = read_inputs(model, inputs)
+    named_axes = read_axes(model, given, axes)
     size = sum(tensor.numel() * tensor.element_size() for tensor in [*model.parameters(), *model.buffers()])
     if size > _MOST_BYTES:
         raise InputValueError(f"model must hold under 2 GiB to be one ONNX file; got {size / 2**30:.1f} GiB")
-    double, uses, outputs = _try(model, given)
+    with torch.compiler.set_stance("force_eager"):  # what is compiled is traced as it was written
+        return _exported(model, given, named_axes, states, output_names, opset, path)
+
+
+def _exported(
+    model: nn.Module,
+    given: Given,
+    axes: dict[str, list[str | None] | None],
+    states: bool,
+    output_names: Sequence[str] | None,
+    opset: int,
+    path: str | Path | None,
+) -> Any:
+    """The file of a model and arguments that were read, and written if there is a path."""
+    double, uses, outputs = try_out(model, given)
     for name, use in uses.items():
         if opset < 22 and describe(use.module).like.dtype == torch.bfloat16:
             raise InputValueError(f"opset must be at least 22 for module {name!r} of torch.bfloat16; got {opset}")
     if states:
-        _check_states(double, uses)
+        check_states(double, uses)
     slots = _stand_in(uses)
     carried = [name for name, use in uses.items() if states and use.own_state]
     traced = _Traced(double, [slots[name] for name in carried], states)
     examples = [_example(uses[name]) for name in carried]
-    varying = _varying(given, axes)
+    vary = varying(given, axes)
     with torch.no_grad(), _quiet():
-        program = _trace(traced, given, examples, varying)
+        program = _trace(traced, given, examples, vary)
         names = [*given.names, *(_state_name("state_in", name, carried) for name in carried)]
-        outs = _output_names(outputs if traced.keeps_last(outputs) else outputs[:1], output_names)
+        outs = read_output_names(outputs if traced.keeps_last(outputs) else outputs[:1], output_names)
+        pairs = [_state_name(kind, name, carried) for kind in ("state_in", "state_out") for name in carried]
+        check_names(given.names, outs, pairs)
         outs += [_state_name("state_out", name, carried) for name in carried]
         proto = _write(program, names, outs, opset)
     described = [
         Described(name, uses[name].module, slots[name], *_pair(name, carried)) for name in uses if uses[name].times
     ]
-    finish(proto, described, dict(zip(given.names, axes, strict=True)) if axes is not None else {}, opset)
+    finish(proto, described, axes, opset)
     if path is not None:
         _save(proto, Path(path))
     return proto
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What came
-
-
-@dataclass(frozen=True)
-class _Given:
-    """The example inputs, by position and by name."""
-
-    positional: tuple[Tensor, ...]
-    named: dict[str, Tensor]
-    names: list[str]
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        """All of them, in the order of `names`."""
-        return [*self.positional, *self.named.values()]
-
-
-def _read_inputs(model: nn.Module, inputs: Inputs | None) -> _Given:
-    if inputs is None:
-        if not is_recurrent(model):
-            raise InputValueError("inputs must be an example of what the model takes; got None")
-        inputs = (_example_input(model),)
-    if isinstance(inputs, Tensor):
-        inputs = (inputs,)
-    if isinstance(inputs, Mapping):
-        given = _Given((), dict(inputs), [str(name) for name in inputs])
-    elif isinstance(inputs, list | tuple):
-        parameters = list(inspect.signature(model.forward).parameters.values())
-        plain = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
-        names = [plain[number] if number < len(plain) else f"input_{number}" for number in range(len(inputs))]
-        given = _Given(tuple(inputs), {}, names)
-    else:
-        raise InputTypeError(f"inputs must be a tensor, tensors or tensors by name; got {type(inputs).__name__}")
-    if not given.names:
-        raise InputValueError("inputs must hold at least one tensor; got none")
-    for name, tensor in zip(given.names, given.tensors, strict=True):
-        if isinstance(tensor, PackedSequence):
-            raise InputTypeError(f"{name} must be a tensor; got a PackedSequence, for which ONNX takes lengths")
-        if not isinstance(tensor, Tensor):
-            raise InputTypeError(f"{name} must be a torch.Tensor; got {type(tensor).__name__}")
-    return given
-
-
-def _example_input(module: nn.Module) -> Tensor:
-    """Zeros that fit a recurrent layer or cell."""
-    spec = describe(module)
-    if is_cell(module):
-        return spec.like.new_zeros(2, spec.input_size)
-    return (
-        spec.like.new_zeros(2, 3, spec.input_size) if spec.batch_first else spec.like.new_zeros(3, 2, spec.input_size)
-    )
-
-
-def _varying(given: _Given, axes: Axes | None) -> list[dict[int, Any]]:
-    """For each input, the axes that vary, as `torch.export` is told them."""
-    if axes is not None and len(axes) != len(given.names):
-        raise InputValueError(f"axes must name the axes of {len(given.names)} inputs; got {len(axes)}")
-    told: list[dict[int, Any]] = []
-    for number, (name, tensor) in enumerate(zip(given.names, given.tensors, strict=True)):
-        if axes is None:
-            vary = list(range(tensor.ndim - (1 if tensor.is_floating_point() and tensor.ndim else 0)))
-        else:
-            own = axes[number] or [None] * tensor.ndim
-            if len(own) != tensor.ndim:
-                raise InputValueError(f"axes of {name} must be {tensor.ndim} names or None; got {len(own)}")
-            vary = [axis for axis, word in enumerate(own) if word is not None]
-        for axis in vary:
-            if tensor.shape[axis] < 2:
-                raise InputValueError(
-                    f"{name} must hold at least 2 along axis {axis}, which varies (axes says which do);"
-                    f" got {tuple(tensor.shape)}"
-                )
-        told.append(dict.fromkeys(vary, torch.export.Dim.DYNAMIC))
-    return told
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The model, run once as it is, to see what it does with its recurrent layers
-
-
-@dataclass(eq=False)
-class _Use:
-    """How the model used one recurrent layer."""
-
-    module: nn.Module
-    times: int = 0
-    #: The layer began with its own initial state.
-    own_state: bool = False
-    batch: int = 1
-    batched: bool = True
-    inputs: list[str] = field(default_factory=list)
-
-
-def _try(model: nn.Module, given: _Given) -> tuple[nn.Module, dict[str, _Use], list[str]]:
-    """A double of the model that shares its tensors, run once; the uses of its layers; its outputs' names."""
-    shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
-    double = copy.deepcopy(model, shared).eval()
-    uses = {name: _Use(part) for name, part in double.named_modules() if is_recurrent(part)}
-    watching = []
-    for name, use in uses.items():
-        if (reason := opaque(use.module)) is not None:
-            raise InputTypeError(f"module {name!r} cannot be written to ONNX: {reason}")
-        check_writable(name, use.module)
-        watching.append(use.module.register_forward_pre_hook(_watch(name, use), with_kwargs=True))
-    with torch.no_grad():
-        result = double(*given.positional, **given.named)
-    for hook in watching:
-        hook.remove()
-    return double, uses, _names_of(double, result)
-
-
-def _check_states(double: nn.Module, uses: dict[str, _Use]) -> None:
-    """Refuse a model whose states cannot all come in and go out."""
-    for name, part in double.named_modules():
-        if isinstance(part, nn.LSTM | nn.LSTMCell):
-            raise InputValueError(f"states must be False: nothing carries the state of module {name!r}, an LSTM")
-    for name, use in uses.items():
-        if use.times > 1 and use.own_state:
-            raise InputValueError(
-                f"states must be False: module {name!r} runs {use.times} times, with a state each time"
-            )
-
-
-def _watch(name: str, use: _Use) -> Any:
-    """A hook that notes how a layer is called, and refuses what its node could not do."""
-
-    def see(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        known = dict(zip(("input", "hx"), args, strict=False)) | kwargs
-        x = known["input"]
-        if isinstance(x, PackedSequence):
-            raise InputTypeError(f"module {name!r} is given a PackedSequence, for which ONNX takes lengths")
-        for key in ("mask", "pins"):
-            if known.get(key) is not None:
-                raise InputValueError(f"module {name!r} is given {key}, which no node of ONNX takes; lengths it does")
-        if known.get("lengths") is not None and not isinstance(known["lengths"], Tensor):
-            raise InputTypeError(f"module {name!r} must be given lengths as a tensor, or they could not vary")
-        use.times += 1
-        use.own_state = use.own_state or known.get("hx") is None
-        use.batched = x.ndim == (2 if is_cell(module) else 3)
-        if use.batched:
-            use.batch = x.shape[0 if is_cell(module) or getattr(module, "batch_first", False) else 1]
-
-    return see
-
-
-def _names_of(model: nn.Module, result: Any) -> list[str]:
-    """A name for each tensor that the model returned."""
-    leaves = torch.utils._pytree.tree_leaves(result)
-    if not all(isinstance(leaf, Tensor) for leaf in leaves):
-        raise InputTypeError("model must return tensors, alone or in tuples, lists and dicts, for ONNX to have them")
-    if isinstance(result, Mapping) and len(leaves) == len(result):
-        return [str(name) for name in result]
-    if is_recurrent(model):
-        return ["output", "h_n"][: len(leaves)]
-    return ["output"] if len(leaves) == 1 else [f"output_{number}" for number in range(len(leaves))]
-
-
-def _output_names(names: list[str], given: Sequence[str] | None) -> list[str]:
-    if given is None:
-        return list(names)
-    if len(given) != len(names) or len(set(given)) != len(given):
-        raise InputValueError(f"output_names must be {len(names)} different names; got {list(given)}")
-    return list(given)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # The double, traced and written
 
 
-def _stand_in(uses: dict[str, _Use]) -> dict[str, Slot]:
+def _as_written(model: nn.Module) -> nn.Module:
+    """The model itself, where `torch.compile` was put around it."""
+    own: nn.Module = model.get_submodule("_orig_mod") if type(model).__name__ == "OptimizedModule" else model
+    return own
+
+
+def _stand_in(uses: dict[str, Use]) -> dict[str, Slot]:
     """Have every recurrent layer of the double run as its stand-in; it stays what it is for who asks for its sizes."""
     slots = {}
     for name, use in uses.items():
@@ -320,7 +185,7 @@ class _Traced(nn.Module):
         return (*outputs, *(slot.state_out for slot in self.slots))
 
 
-def _example(use: _Use) -> Tensor:
+def _example(use: Use) -> Tensor:
     spec = describe(use.module)
     return spec.like.new_zeros(spec.states, use.batch if use.batched else 1, spec.hidden_size)
 
@@ -335,7 +200,7 @@ def _pair(name: str, carried: list[str]) -> tuple[str | None, str | None]:
     return _state_name("state_in", name, carried), _state_name("state_out", name, carried)
 
 
-def _trace(traced: _Traced, given: _Given, examples: list[Tensor], varying: list[dict[int, Any]]) -> Any:
+def _trace(traced: _Traced, given: Given, examples: list[Tensor], varying: list[dict[int, Any]]) -> Any:
     split = len(given.positional)
     states = tuple({1: torch.export.Dim.DYNAMIC} if state.shape[1] > 1 else {} for state in examples)
     named = dict(zip(given.named, varying[split:], strict=True))
@@ -380,7 +245,7 @@ def _unknown(program: Any, error: BaseException) -> str:
     return f"it calls {found[1]}, which torch's exporter has no translation for"
 
 
-def _fixed(given: _Given, error: BaseException) -> str:
+def _fixed(given: Given, error: BaseException) -> str:
     """Which axis the model takes to be always the same, or else the first words of the error."""
     found = _FIXED_AXIS.search(str(error))
     if found is None:
@@ -412,10 +277,12 @@ def _quiet() -> Iterator[None]:
 
 def _save(proto: Any, path: Path) -> None:
     """Write the file whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
+    part = path.parent / f"{path.name}.part"
     try:
         part.write_bytes(proto.SerializeToString())
         part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise FileError(f"path must be a file that can be written; {str(path)!r} cannot: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # the latter for a name that no file can have
+        with suppress(OSError, ValueError):
+            part.unlink()
+        told = getattr(error, "strerror", None) or error
+        raise FileError(f"path must be a file that can be written; {str(path)!r} cannot: {told}") from error

@@ -1,22 +1,22 @@
-"""An ONNX file, read and checked: its size, its graph's order, its tensors. Nothing in it is run."""
+"""An ONNX file, read and checked: its size and its tensors. Nothing in it is run."""
 
 import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tidegate.convert.onnx.order import check_order, version_of
 from tidegate.errors import FileError, FileMissingError, InputTypeError, InputValueError
 from tidegate.extras import require
 
-__all__ = ["DTYPES", "MOST_BYTES", "File", "Source", "attribute", "label", "read_file"]
+__all__ = ["DTYPES", "MOST_BYTES", "File", "Source", "read_file"]
 
 #: What `max_bytes` is unless said otherwise: 1 GiB.
 MOST_BYTES = 2**30
-#: The newest version of ONNX's operators whose meaning this importer was written for.
-NEWEST_OPSET = 28
 
 Source = str | Path | bytes | Any
 
@@ -49,7 +49,7 @@ class File:
     @property
     def opset(self) -> int:
         """The version of ONNX's own operators."""
-        return next(int(one.version) for one in self.proto.opset_import if one.domain in ("", "ai.onnx"))
+        return version_of(self.proto)
 
     def metadata(self) -> dict[str, str]:
         """What the file says of itself."""
@@ -72,6 +72,9 @@ class File:
         if any(size < 0 for size in proto.dims):
             raise FileError(f"{what} must have sizes of at least 0; it has {list(proto.dims)}")
         count, width = math.prod(proto.dims), dtype.itemsize
+        if math.prod(max(1, size) for size in proto.dims) * width >= 2**63:  # of a tensor without numbers, too
+            self.spend(count * width, what)
+            raise FileError(f"{what} must have sizes that can be counted; it has {list(proto.dims)}")
         self.spend(count * width, what)
         if proto.data_location == proto.EXTERNAL:
             raw = self._beside(proto, what, count * width)
@@ -95,6 +98,11 @@ class File:
             raise FileError(f"{what} must hold {count} numbers; it holds {len(field)}")
         if dtype in _HALVES:
             return torch.tensor(list(field), dtype=torch.int32).to(torch.int16).view(dtype)
+        if not dtype.is_floating_point:
+            least, most = (0, 1) if dtype == torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
+            for number in field:
+                if not least <= number <= most:
+                    raise FileError(f"{what} must hold numbers of its dtype, {dtype}; it holds {number}")
         return torch.tensor(list(field), dtype=dtype)
 
     def _beside(self, proto: Any, what: str, size: int) -> bytes:
@@ -104,24 +112,38 @@ class File:
             raise FileError(
                 f"{what} lies in another file, {told.get('location')!r}; give the path of the model instead"
             )
+        try:
+            return self._read_beside(told, what, size)
+        except FileError:
+            raise
+        except (OSError, ValueError, RuntimeError) as error:  # a name that no file can have, a loop of links
+            raise FileError(f"{what} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+    def _read_beside(self, told: Mapping[str, str], what: str, size: int) -> bytes:
         location = told.get("location", "")
-        folder = self._folder.resolve()
-        path = (folder / location).resolve()
-        if not location or not path.is_relative_to(folder) or Path(location).is_absolute():
-            raise FileError(f"{what} must lie in the folder of the model or below; it is said to lie in {location!r}")
-        if not path.is_file():
-            raise FileMissingError(f"{what} lies in {location!r}, which is not there")
+        path = self._place(location, what)
         offset, length = (
             _whole(told.get(key, default), what) for key, default in (("offset", "0"), ("length", str(size)))
         )
-        if length != size or offset + length > path.stat().st_size:
-            there = path.stat().st_size
+        there = path.stat().st_size
+        if length != size or offset + length > there:
             raise FileError(
                 f"{what} must be {size} bytes at {offset} in {location!r}; told are {length}, there {there}"
             )
         with path.open("rb") as file:
             file.seek(offset)
             return file.read(length)
+
+    def _place(self, location: str, what: str) -> Path:
+        """The file that is said to hold a tensor, if it is there and in the model's folder or below."""
+        assert self._folder is not None
+        folder = self._folder.resolve()
+        path = (folder / location).resolve()
+        if not location or not path.is_relative_to(folder) or Path(location).is_absolute():
+            raise FileError(f"{what} must lie in the folder of the model or below; it is said to lie in {location!r}")
+        if not path.is_file():
+            raise FileMissingError(f"{what} lies in {location!r}, which is not there")
+        return path
 
 
 def _whole(text: str, what: str) -> int:
@@ -140,7 +162,8 @@ def read_file(source: Source, max_bytes: int) -> File:
         name, proto, size = "the model", source, source.ByteSize()
         if size > max_bytes:
             raise FileError(f"{name} must hold at most max_bytes = {max_bytes}; it holds {size}")
-        return _checked(File(proto, name, None, max_bytes))
+        check_order(proto, name)
+        return File(proto, name, None, max_bytes)
     if isinstance(source, bytes | bytearray | memoryview):
         name, content = "the file", bytes(source)
         if len(content) > max_bytes:
@@ -155,7 +178,8 @@ def read_file(source: Source, max_bytes: int) -> File:
         proto.ParseFromString(content)
     except require("google.protobuf.message", "onnx").DecodeError as error:
         raise FileError(f"{name} is truncated or not an ONNX file") from error
-    return _checked(File(proto, name, folder, max_bytes))
+    check_order(proto, name)
+    return File(proto, name, folder, max_bytes)
 
 
 def _content(path: Path, max_bytes: int) -> bytes:
@@ -173,82 +197,3 @@ def _content(path: Path, max_bytes: int) -> bytes:
         if isinstance(error, FileError):
             raise
         raise FileError(f"{str(path)!r} cannot be read: {error.strerror}") from error
-
-
-def _checked(file: File) -> File:
-    """The file, if it says what it must and every node comes after what it reads."""
-    proto, graph = file.proto, file.proto.graph
-    if not proto.ir_version or not graph.output:
-        raise FileError(f"{file.name} is truncated or not an ONNX file: it has no graph with outputs")
-    if sum(one.domain in ("", "ai.onnx") for one in proto.opset_import) != 1:
-        raise FileError(f"{file.name} is truncated: it must say once which version of ONNX's operators it uses")
-    if not 1 <= file.opset <= NEWEST_OPSET:
-        raise FileError(f"{file.name} must use ONNX's operators of version 1 to {NEWEST_OPSET}; got {file.opset}")
-    if graph.sparse_initializer:
-        raise FileError(f"{file.name} must hold its tensors whole; it holds sparse ones")
-    _check_order(file)
-    return file
-
-
-def _check_order(file: File) -> None:
-    graph = file.proto.graph
-    known = {"", *(value.name for value in graph.input), *(tensor.name for tensor in graph.initializer)}
-    made_by: dict[str, str] = {}
-    for number, node in enumerate(graph.node):
-        for output in node.output:
-            if output and (output in made_by or output in known):
-                raise FileError(
-                    f"{file.name} must make every value once; {output!r} is made anew by {label(node, number)}"
-                )
-            made_by[output] = label(node, number)
-    for number, node in enumerate(graph.node):
-        for needed in node.input:  # what a subgraph reads is not looked at: a node that has one is refused
-            if needed in known:
-                continue
-            if needed in made_by:
-                later = made_by[needed]
-                raise FileError(
-                    f"{file.name} has a graph that is circular or out of order: {label(node, number)} reads {needed!r},"
-                    f" which {later} makes after it"
-                )
-            raise FileError(f"{label(node, number)} of {file.name} reads {needed!r}, which nothing makes")
-        known |= set(node.output)
-    for value in graph.output:
-        if value.name not in known or not value.name:
-            raise FileError(f"{file.name} must make its output {value.name!r}; nothing does")
-
-
-def label(node: Any, number: int) -> str:
-    """A node in a sentence."""
-    return f"node {node.name or number!r} ({node.op_type})"
-
-
-def attribute(file: File, node: Any, entry: Any) -> Any:  # noqa: PLR0911 - one a type
-    """The value of an attribute; graphs, sparse tensors and types have none that is used here."""
-    kinds = require("onnx", "onnx").AttributeProto
-    match entry.type:
-        case kinds.INT:
-            return int(entry.i)
-        case kinds.FLOAT:
-            return float(entry.f)
-        case kinds.STRING:
-            return _text(file, node, entry, entry.s)
-        case kinds.TENSOR:
-            return file.tensor(entry.t)
-        case kinds.INTS:
-            return [int(one) for one in entry.ints]
-        case kinds.FLOATS:
-            return [float(one) for one in entry.floats]
-        case kinds.STRINGS:
-            return [_text(file, node, entry, one) for one in entry.strings]
-    kind = kinds.AttributeType.Name(entry.type).lower() if entry.type in range(15) else entry.type
-    raise InputValueError(
-        f"attribute {entry.name!r} of a {node.op_type} node must be numbers, text or a tensor; got {kind}"
-    )
-
-
-def _text(file: File, node: Any, entry: Any, content: bytes) -> str:
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        raise FileError(f"attribute {entry.name!r} of a {node.op_type} node of {file.name} must be text") from error

@@ -87,7 +87,7 @@ def _axis_names(
     names: dict[str, str] = {}
     for name, words in axes.items():
         for dim, word in zip(dims[name], words or (), strict=False):
-            if word is not None and dim.dim_param:
+            if word and dim.dim_param:
                 names.setdefault(dim.dim_param, word)
     for layer in layers:
         for symbol, word in ((layer.slot.batch, "batch"), (layer.slot.steps, "time")):

@@ -12,7 +12,7 @@ from tidegate.convert.onnx.nodes import RecurrentNode
 from tidegate.convert.onnx.operators import OPERATORS
 from tidegate.errors import InputTypeError, InputValueError
 
-__all__ = ["InputSpec", "NodeStep", "OnnxModel"]
+__all__ = ["InputSpec", "NodeStep", "OnnxModel", "compute"]
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,29 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class NodeStep:
-    """One node that runs: the name of its operator or of its module, and the values that it reads and makes."""
+    """One node that runs: what it is called, its operator or module, and the values that it reads and makes."""
 
+    label: str
     operator: str
     attributes: Mapping[str, Any]
     reads: tuple[str, ...]
     makes: tuple[str, ...]
     module: str | None = None
+
+
+#: What torch raises where shapes, dtypes or numbers do not go together, and what the operators here do.
+_MISFITS = (RuntimeError, ValueError, IndexError, TypeError, OverflowError)
+
+
+def compute(step: NodeStep, read: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    """What a node that is not recurrent makes of what it reads; raises `InputValueError` where the two don't fit."""
+    operator = OPERATORS[step.operator]
+    told = {"outputs": len(step.makes)} if operator.counts_outputs else {}
+    try:
+        made = operator.function(*read, **step.attributes, **told)
+    except _MISFITS as error:
+        raise InputValueError(f"{step.label} cannot be computed: {str(error).partition(chr(10))[0]}") from error
+    return (made,) if isinstance(made, Tensor) else tuple(made)
 
 
 class OnnxModel(nn.Module):
@@ -104,16 +120,13 @@ class OnnxModel(nn.Module):
         return results[0] if len(results) == 1 else results
 
     def _run(self, step: NodeStep, read: list[Tensor | None]) -> tuple[Tensor, ...]:
-        if step.module is not None:
-            module = self.get_submodule(self._modules_of[step.module])
-            made = module(
-                *(one if one is not None or number > 2 else torch.empty(0) for number, one in enumerate(read))
-            )
-        else:
-            operator = OPERATORS[step.operator]
-            told = {"outputs": len(step.makes)} if operator.counts_outputs else {}
-            made = operator.function(*read, **step.attributes, **told)
-        return (made,) if isinstance(made, Tensor) else tuple(made)
+        if step.module is None:
+            return compute(step, read)
+        module = self.get_submodule(self._modules_of[step.module])
+        made: tuple[Tensor, ...] = module(
+            *(one if one is not None or number > 2 else torch.empty(0) for number, one in enumerate(read))
+        )
+        return made
 
     def _read(self, positional: Sequence[object], named: Mapping[str, object]) -> dict[str, Tensor]:
         names = self.input_names

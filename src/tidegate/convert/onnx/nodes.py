@@ -1,7 +1,7 @@
 """A GRU or RNN node of a graph, as a module that runs it with a layer of Tidegate's."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +14,23 @@ from tidegate.equations import Activation
 from tidegate.errors import InputTypeError, InputValueError
 from tidegate.nn import GRU, RNN
 from tidegate.nn.spec import describe
+from tidegate.ops.checks import check_lengths, check_shape
+from tidegate.ops.functional import reset_of
 
-__all__ = ["RecurrentNode", "is_recurrent_node", "read_recurrent"]
+__all__ = ["ATTRIBUTES", "RecurrentNode", "is_recurrent_node", "read_recurrent"]
 
-_KNOWN = {
-    "activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size", "layout",
-    "linear_before_reset", "output_sequence",
-}  # fmt: skip
+#: The attributes of a GRU or RNN node, and their types.
+ATTRIBUTES: dict[str, Any] = {
+    "activation_alpha": list[float],
+    "activation_beta": list[float],
+    "activations": list[str],
+    "clip": float,
+    "direction": str,
+    "hidden_size": int,
+    "layout": int,
+    "linear_before_reset": int,
+    "output_sequence": int,
+}
 
 
 def is_recurrent_node(node: Any) -> bool:
@@ -82,9 +92,11 @@ class RecurrentNode(nn.Module):
         if h_0 is None:
             hidden_size = len(weights[0].weight_ih) // ops.SYSTEMS[self.system].blocks
             h_0 = x.new_zeros(len(weights), x.shape[1], hidden_size)
+        check_shape("h_0", h_0, (len(weights), x.shape[1], h_0.shape[-1]), "(D, B, H)")
         inside = None
         if lengths is not None:
-            inside = torch.arange(x.shape[0], device=x.device).unsqueeze(-1) < lengths
+            values = check_lengths(lengths, x.shape[1], x.shape[0], x.device)
+            inside = torch.arange(x.shape[0], device=x.device).unsqueeze(-1) < values
         hidden, finals = [], []
         for way, packed in enumerate(weights):
             reverse = self.direction == "reverse" or bool(way)
@@ -96,8 +108,7 @@ class RecurrentNode(nn.Module):
     def _one(self, x: Tensor, h_0: Tensor, packed: Any, inside: Tensor | None, reverse: bool) -> Tensor:
         options: dict[str, Any] = {"activation": self.activation, "mask": inside, "reverse": reverse}
         if self.system != "rnn":
-            reset: Literal["after", "before"] | None = {"gru": "after", "gru-reset-before": "before"}.get(self.system)  # type: ignore[assignment]
-            return ops.gru(x, h_0, *packed[:4], reset=reset, **options).hidden
+            return ops.gru(x, h_0, *packed[:4], reset=reset_of(self.system), **options).hidden
         return ops.rnn(x, h_0, *packed[:4], **options).hidden
 
 
@@ -105,12 +116,7 @@ def read_recurrent(
     what: str, node: Any, attributes: Mapping[str, Any], constants: Mapping[str, Tensor]
 ) -> RecurrentNode:
     """The module of a GRU or RNN node; `what` is the node in a sentence, `constants` what is known of its inputs."""
-    unknown = sorted(attributes.keys() - _KNOWN)
-    if unknown:
-        raise InputValueError(f"{what} has the attribute {unknown[0]!r}, which is not known")
-    inputs = [*node.input, *[""] * (6 - len(node.input))]
-    if len(inputs) > 6 or not all(inputs[:3]):
-        raise InputValueError(f"{what} must have the inputs X, W and R, and at most six; got {list(node.input)}")
+    inputs = _inputs_of(what, node)
     if node.domain == DOMAIN:
         return _own_function(node, inputs, constants)
     direction = cast("Direction", attributes.get("direction", "forward"))
@@ -143,8 +149,19 @@ def read_recurrent(
         except (InputValueError, InputTypeError) as error:
             raise InputValueError(f"the weights of {what} do not fit: {error}") from error
         layer = layer_of([whole])
-    batch_major = bool(attributes.get("layout", 0))
-    return RecurrentNode(system, direction, activation, batch_major=batch_major, layer=layer)
+    if (layout := attributes.get("layout", 0)) not in (0, 1):
+        raise InputValueError(f"layout of {what} must be 0 or 1; got {layout}")
+    return RecurrentNode(system, direction, activation, batch_major=bool(layout), layer=layer)
+
+
+def _inputs_of(what: str, node: Any) -> list[str]:
+    """The names of the node's six inputs, "" for those that are left out."""
+    inputs = [*node.input, *[""] * (6 - len(node.input))]
+    if len(inputs) > 6 or not all(inputs[:3]):
+        raise InputValueError(f"{what} must have the inputs X, W and R, and at most six; got {list(node.input)}")
+    if len(node.output) > 2:
+        raise InputValueError(f"{what} must have at most 2 outputs; got {len(node.output)}")
+    return inputs
 
 
 def _own_function(node: Any, inputs: list[str], constants: Mapping[str, Tensor]) -> RecurrentNode:

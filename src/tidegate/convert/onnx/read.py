@@ -1,20 +1,22 @@
 """from_onnx: the recurrent nodes of an ONNX file as layers, and the whole as a module where the rest is simple."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from torch import Tensor
 
-from tidegate.convert.onnx.file import DTYPES, MOST_BYTES, File, Source, attribute, label, read_file
+from tidegate.convert.onnx.attributes import attributes_of
+from tidegate.convert.onnx.file import DTYPES, MOST_BYTES, File, Source, read_file
 from tidegate.convert.onnx.finish import LAYERS_KEY, VERSION_KEY
 from tidegate.convert.onnx.functions import DOMAIN
-from tidegate.convert.onnx.graph import InputSpec, NodeStep, OnnxModel
-from tidegate.convert.onnx.nodes import RecurrentNode, is_recurrent_node, read_recurrent
-from tidegate.convert.onnx.operators import OPERATORS, RESHAPING, Operator
+from tidegate.convert.onnx.graph import InputSpec, NodeStep, OnnxModel, compute
+from tidegate.convert.onnx.nodes import ATTRIBUTES, RecurrentNode, is_recurrent_node, read_recurrent
+from tidegate.convert.onnx.operators import OPERATORS, Operator
+from tidegate.convert.onnx.order import label
 from tidegate.convert.onnx.weights import Direction
-from tidegate.errors import InputValueError
+from tidegate.errors import InputTypeError, InputValueError
 from tidegate.nn import GRU, RNN
 
 __all__ = ["OnnxFile", "OnnxLayer", "from_onnx"]
@@ -135,7 +137,7 @@ class _Reading:
         if step.module is None or self.recurrent[step.module].layer is None:
             return step
         reads = tuple("" if place in (1, 2, 3) and name in own else name for place, name in enumerate(step.reads))
-        return NodeStep(step.operator, step.attributes, reads, step.makes, step.module)
+        return replace(step, reads=reads)
 
     def _read(self, node: Any, number: int) -> None:
         if is_recurrent_node(node):
@@ -151,25 +153,26 @@ class _Reading:
         except InputValueError as error:
             self._refuse(str(error))
             return
-        if node.op_type in RESHAPING and all(name in self.constants for name in node.input if name):
-            self._fold(node, number, operator, attributes)
-            return
-        self.steps.append(NodeStep(node.op_type, attributes, tuple(node.input), tuple(node.output)))
+        step = NodeStep(label(node, number), node.op_type, attributes, tuple(node.input), tuple(node.output))
+        if operator.lays_out and all(name in self.constants for name in node.input if name):
+            self._fold(step)
+        else:
+            self.steps.append(step)
 
     def _read_recurrent(self, node: Any, number: int) -> None:
         what, name = label(node, number), node.name or str(number)
         try:
-            attributes = {entry.name: attribute(self.file, node, entry) for entry in node.attribute}
+            attributes = attributes_of(self.file, node, what, {} if node.domain == DOMAIN else ATTRIBUTES)
             self._check_version(what, 7)
             module = read_recurrent(what, node, attributes, self.constants)
-        except InputValueError as error:
+        except (InputValueError, InputTypeError) as error:
             self.layers.append(OnnxLayer(name, node.op_type, None, None, None, None, None, (), str(error)))
             self._refuse(str(error))
             return
         key = name if name not in self.recurrent else f"{name} {number}"
         self.recurrent[key] = module
         inputs = (*node.input, *[""] * (6 - len(node.input)))
-        self.steps.append(NodeStep(node.op_type, {}, inputs, tuple(node.output), key))
+        self.steps.append(NodeStep(what, node.op_type, {}, inputs, tuple(node.output), key))
         layer = module.layer
         self.layers.append(
             OnnxLayer(
@@ -194,16 +197,27 @@ class _Reading:
             raise InputValueError(f"{what} has an operator that is not known here: {node.op_type}{domain}")
         operator = OPERATORS[node.op_type]
         self._check_version(what, operator.since)
-        unknown = [entry.name for entry in node.attribute if entry.name not in operator.attributes]
-        if unknown:
-            raise InputValueError(f"{what} has the attribute {unknown[0]!r}, which is not known here")
-        least, most = operator.inputs
-        if len(node.input) < least or (most is not None and len(node.input) > most):
-            raise InputValueError(f"{what} must have {least} to {most} inputs; got {len(node.input)}")
-        attributes = {entry.name: attribute(self.file, node, entry) for entry in node.attribute}
+        attributes = attributes_of(self.file, node, what, operator.attributes)
+        for name in sorted(operator.needs - attributes.keys()):
+            raise InputValueError(f"{what} must have the attribute {name!r}")
+        self._check_values(what, node, operator)
         if node.op_type == "Cast" and attributes.get("to") not in DTYPES:
             raise InputValueError(f"{what} must be to a dtype that torch has; got ONNX's number {attributes.get('to')}")
         return operator, attributes
+
+    def _check_values(self, what: str, node: Any, operator: Operator) -> None:
+        """The node reads and makes as many values as its operator does."""
+        least, most = operator.inputs
+        given = list(node.input)
+        if most is None and not given:
+            raise InputValueError(f"{what} must be given at least {least} input; got none")
+        if most is not None and not least <= len(given) <= most:
+            raise InputValueError(f"{what} must have {least} to {most} inputs; got {len(given)}")
+        needed = len(given) if most is None else least
+        if not all(given[:needed]):
+            raise InputValueError(f"{what} must be given its first {needed} inputs; got {given}")
+        if operator.outputs is not None and len(node.output) > operator.outputs:
+            raise InputValueError(f"{what} must have at most {operator.outputs} outputs; got {len(node.output)}")
 
     def _check_version(self, what: str, since: int) -> None:
         if self.file.opset < since:
@@ -211,17 +225,16 @@ class _Reading:
                 f"{what} must be of version {since} of ONNX's operators or later; got {self.file.opset}"
             )
 
-    def _fold(self, node: Any, number: int, operator: Operator, attributes: dict[str, Any]) -> None:
+    def _fold(self, step: NodeStep) -> None:
         """Run a node of constants that only lays them out anew."""
-        read = [self.constants[name] if name else None for name in node.input]
-        self.file.spend(8 * sum(one.numel() for one in read if one is not None), f"what {label(node, number)} makes")
-        told = {"outputs": len(node.output)} if operator.counts_outputs else {}
+        read = [self.constants[name] if name else None for name in step.reads]
+        self.file.spend(8 * sum(one.numel() for one in read if one is not None), f"what {step.label} makes")
         try:
-            made = operator.function(*read, **attributes, **told)
-        except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:  # shapes that do not fit
-            self._refuse(f"{label(node, number)} cannot be computed: {str(error).partition(chr(10))[0]}")
+            made = compute(step, read)
+        except InputValueError as error:
+            self._refuse(str(error))
             return
-        for name, tensor in zip(node.output, (made,) if isinstance(made, Tensor) else made, strict=False):
+        for name, tensor in zip(step.makes, made, strict=False):
             self.constants[name] = tensor.contiguous()
 
     def _refuse(self, reason: str) -> None:
@@ -264,6 +277,6 @@ def _written(text: str | None) -> tuple[dict[str, Any], ...]:
         return ()
     try:
         records = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return ()  # somebody else's, or damaged: the graph tells what is in the file, this only what it came from
     return tuple(record for record in records if isinstance(record, dict)) if isinstance(records, list) else ()

@@ -46,6 +46,7 @@ class StandIn(nn.Module):
         spec = describe(module)
         self.system, self.batch_first, self.cell = spec.system, spec.batch_first, is_cell(module)
         self.depths, self.directions, self.hidden_size = len(spec.weights), spec.directions, spec.hidden_size
+        self.input_size = spec.input_size
         assert isinstance(spec.activation, str)
         self.activation, self.slot = spec.activation, slot
         for depth, ways in enumerate(spec.weights):
@@ -76,6 +77,7 @@ class StandIn(nn.Module):
             x, hx = x.unsqueeze(1), None if hx is None else hx.unsqueeze(1)
         elif self.batch_first and not self.cell:
             x = x.transpose(0, 1)
+        self._check(x, hx)
         self.slot.steps, self.slot.batch = str(x.shape[0]), str(x.shape[1])
         y, h_n = self._run(x, hx, None if lengths is None else lengths.to(torch.int32))
         if hx is None:
@@ -85,6 +87,14 @@ class StandIn(nn.Module):
         elif self.batch_first:
             y = y.transpose(0, 1)
         return h_n.squeeze(0) if self.cell else (y, h_n)
+
+    def _check(self, x: Tensor, hx: Tensor | None) -> None:
+        """Compare sizes as the layer does, so that the trace knows which of them cannot vary."""
+        if x.shape[2] != self.input_size:
+            raise InputValueError(f"input must have I = {self.input_size}; got {tuple(x.shape)}")
+        states = self.depths * self.directions
+        if hx is not None and (hx.shape[0] != states or hx.shape[1] != x.shape[1] or hx.shape[2] != self.hidden_size):
+            raise InputValueError(f"hx must be ({states}, B, {self.hidden_size}); got {tuple(hx.shape)}")
 
     def _run(self, x: Tensor, hx: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
         state = hx if hx is not None else self.h_0 if self.slot.state_in is None else self.slot.state_in

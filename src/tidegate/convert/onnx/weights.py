@@ -16,7 +16,19 @@ from tidegate.nn.spec import Spec, describe, opaque
 from tidegate.ops import SYSTEMS
 from tidegate.ops.checks import check_activation, check_like, check_shape, check_tensor
 
-__all__ = ["Direction", "OnnxNode", "directions_of", "from_onnx_nodes", "layer_of", "node_of", "to_onnx_nodes"]
+__all__ = [
+    "DIRECTIONS",
+    "Direction",
+    "OnnxNode",
+    "check_weights",
+    "directions_of",
+    "fill",
+    "from_onnx_nodes",
+    "layer_of",
+    "node_weights",
+    "to_onnx_nodes",
+    "unwritable",
+]
 
 Direction = Literal["forward", "reverse", "bidirectional"]
 Layer = TypeVar("Layer", bound=GRU | RNN)
@@ -144,12 +156,17 @@ def from_onnx_nodes(nodes: OnnxNode | Sequence[OnnxNode], *, batch_first: bool =
     """A layer with the weights of a node, or a stack of layers with those of several, the first the lowest.
 
     Raises:
+        InputTypeError: what is given is no node.
         InputValueError: the nodes do not fit on top of each other, or one runs backwards only, as no layer does.
     """
+    if isinstance(nodes, str) or not isinstance(nodes, OnnxNode | Sequence):
+        raise InputTypeError(f"nodes must be an OnnxNode or a list of such; got {type(nodes).__name__}")
     nodes = (nodes,) if isinstance(nodes, OnnxNode) else tuple(nodes)
     if not nodes:
         raise InputValueError("nodes must hold at least one node; got none")
     for number, node in enumerate(nodes):
+        if not isinstance(node, OnnxNode):
+            raise InputTypeError(f"nodes[{number}] must be an OnnxNode; got {type(node).__name__}")
         if node.direction == "reverse":
             raise InputValueError(f'nodes[{number}] must run "forward" or "bidirectional", as layers do; got "reverse"')
     return layer_of(nodes, batch_first=batch_first)

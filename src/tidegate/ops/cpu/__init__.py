@@ -8,6 +8,7 @@ from tidegate.ops.call import Call, Steps
 from tidegate.ops.cpu.layout import LAYOUTS
 from tidegate.ops.cpu.machine import missing
 from tidegate.ops.cpu.operators import ACTIVATION_NUMBERS, recurrence
+from tidegate.ops.cpu.steering import Steering
 from tidegate.ops.cpu.step import Stepper
 from tidegate.ops.pieces import piece_by_piece
 
@@ -34,7 +35,7 @@ def unsupported(call: Call) -> str | None:  # noqa: PLR0911 - one for each reaso
 
 
 def _unknown(call: Call) -> str | None:
-    """What the kernels do not do in a step, or None; zoneout's training is pins, which they do."""
+    """What the kernels do not do in a step, or None."""
     if call.system not in LAYOUTS:
         return f'its kernels do not have the system "{call.system}"'
     if not isinstance(call.activation, str):
@@ -43,17 +44,8 @@ def _unknown(call: Call) -> str | None:
         return "its kernels calculate for at least one sequence, and there is none"
     if call.resets is not None and torch.compiler.is_compiling():
         return "where the state is reset, its kernels run the pieces apart, which torch.compile cannot follow"
-    return _left_out(call)
-
-
-def _left_out(call: Call) -> str | None:
-    """What the kernels do not leave out of a step, or None."""
     if call.dropped.state is not None:
         return "its kernels drop nothing of the state before its products (recurrent dropout)"
-    if call.dropped.candidate is not None:
-        return "its kernels drop nothing of the candidate"
-    if call.dropped.write is not None:
-        return "its kernels do not scale the update gate, as zoneout does in evaluation"
     return None
 
 
@@ -89,16 +81,14 @@ def run(call: Call) -> Steps:
     x = call.x if call.pins.update is None else reference.without_unread_values(call)
     tensors = [None if one is None else one.contiguous() for one in (x, call.h_0, *call.weights[:4])]
     mask = None if call.mask is None else call.mask.contiguous()
-    pins = [None if pin is None else _three_axes(pin.to(x.dtype)) for pin in call.pins]
     learning = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in _tensors(call))
     assert isinstance(call.activation, str)
     number = ACTIVATION_NUMBERS[call.activation]
     keep = learning and not call.recompute
-    hidden, update, reset, candidate, _ = recurrence(
-        call.system, *tensors, number, mask, *pins, call.reverse, call.gates, keep
-    )
+    given = (call.system, *tensors, number, mask, *Steering.of(call), call.reverse, call.gates, keep)
+    if learning or torch.compiler.is_compiling():
+        hidden, update, reset, candidate, _ = recurrence(*given)
+    else:  # past autograd, which would ask again whether anything learns
+        with torch._C._AutoDispatchBelowAutograd():
+            hidden, update, reset, candidate, _ = recurrence(*given)
     return Steps(hidden, update, reset, candidate) if call.gates else Steps(hidden)
-
-
-def _three_axes(pin: Tensor) -> Tensor:
-    return pin.reshape((1,) * (3 - pin.ndim) + tuple(pin.shape)).contiguous()

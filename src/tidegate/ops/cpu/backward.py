@@ -15,7 +15,7 @@ from tidegate.ops.cpu import cells
 from tidegate.ops.cpu.forward import step_functions
 from tidegate.ops.cpu.layout import Layout
 from tidegate.ops.cpu.lowering import kernel_function
-from tidegate.ops.cpu.memory import field, get_byte, groups, nothing, pin_reader, state_before
+from tidegate.ops.cpu.memory import field, get_byte, groups, nothing, spread_reader, state_before
 from tidegate.ops.cpu.panels import PLAIN, transposed_packer
 from tidegate.ops.cpu.sharing import arrive, begin_turns, end_turns, share, take_turn
 from tidegate.ops.cpu.totals import totals
@@ -253,7 +253,7 @@ def _step_back(layout: Layout, form: Format, product: Any) -> _StepBack:
     n_past, n_relevant, past_at, relevant_at = (
         len(layout.past), len(layout.relevant), layout.past_at, layout.relevant_at
     )  # fmt: skip
-    cell = cells.cell_gradient(layout, form)
+    cell, steered_cell = (cells.cell_gradient(layout, form, steered=steered) for steered in (False, True))
     relevant_cell = cells.relevant_past_gradient(layout, form) if n_relevant else nothing(10)
     pass_by = _pass_by(form, width)
     groups_of, before = groups(form), state_before(form)
@@ -264,15 +264,18 @@ def _step_back(layout: Layout, form: Format, product: Any) -> _StepBack:
         field(f"D_{name}") for name in ("HIDDEN", "UPDATE", "RESET", "CANDIDATE")
     )
     back_past, back_relevant, zeros = field("BACK_PAST"), field("BACK_RELEVANT"), field("SUMS")
-    (update_kind, update_pin), (reset_kind, reset_pin) = (pin_reader(form, gate) for gate in ("UPDATE", "RESET"))
+    (update_kind, update_pin), (reset_kind, reset_pin), (factor_kind, factor_of) = (
+        spread_reader(form, name) for name in ("PIN_UPDATE", "PIN_RESET", "FACTOR")
+    )
+    write_of = field("WRITE")
 
     @kernel_function
     def cells_back(p, t, begins, gradients, low, high, from_group, to_group, update, reset, candidate, kept):
         batch, units, mask, groups, number = batch_of(p), units_of(p), mask_of(p), groups_of(p), activation_of(p)
         h_prev, group_bytes = before(p, t, begins), capacity_of(p) * row_bytes
         at_hidden, at_update, at_reset, at_candidate = d_hidden(p), d_update(p), d_reset(p), d_candidate(p)
-        pinned_update, pinned_reset = update_kind(p), reset_kind(p)
-        u_at = r_at = 0
+        pinned_update, pinned_reset, factored, scale = update_kind(p), reset_kind(p), factor_kind(p), write_of(p)
+        steered = pinned_update != 0 or pinned_reset != 0 or factored != 0 or scale != 0
         for b in range(low, high):
             here = t * batch + b
             masked = mask != 0 and get_byte(mask + here) == 0
@@ -281,15 +284,19 @@ def _step_back(layout: Layout, form: Format, product: Any) -> _StepBack:
             row = gradients + (b - low) * row_bytes + from_group * group_bytes
             for group in range(from_group, to_group):
                 used = units - group * lanes
-                if pinned_update or pinned_reset:
-                    u_at = update_pin(p, t, b, group * lanes)
-                    r_at = reset_pin(p, t, b, group * lanes)
                 if masked:
                     pass_by(row, carry, at_hidden, offset, used)
+                elif steered:
+                    steered_cell(
+                        offset, carry, at_hidden, at_update, at_reset, at_candidate, update, reset, candidate, kept,
+                        at, row, number, update_pin(p, t, b, group * lanes), pinned_update,
+                        reset_pin(p, t, b, group * lanes), pinned_reset, scale,
+                        factor_of(p, t, b, group * lanes), factored, used,
+                    )  # fmt: skip
                 else:
                     cell(
                         offset, carry, at_hidden, at_update, at_reset, at_candidate, update, reset, candidate, kept,
-                        at, u_at, pinned_update, r_at, pinned_reset, row, number, used,
+                        at, row, number, used,
                     )  # fmt: skip
                 offset += vector
                 carry += vector

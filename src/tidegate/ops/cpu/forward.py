@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, no_type_check
 from tidegate.ops.cpu import cells
 from tidegate.ops.cpu.layout import Layout
 from tidegate.ops.cpu.lowering import kernel_function
-from tidegate.ops.cpu.memory import field, get_byte, groups, nothing, pin_reader, state_before
+from tidegate.ops.cpu.memory import field, get_byte, groups, nothing, spread_reader, state_before
 from tidegate.ops.cpu.panels import panel_packer, start_packer
 from tidegate.ops.cpu.record import SUMS, ZEROS
 from tidegate.ops.cpu.sharing import arrive, begin_turns, end_turns, share, take_turn
@@ -52,7 +52,7 @@ def step_functions(layout: Layout, form: Format) -> StepFunctions:
     vector = lanes * size
     n_in, n_relevant = len(layout.inputs), len(layout.relevant)
     product_in, cut = row_product(form, n_in), tiling(form)
-    height, panels_of_tile, groups_of, before = cut.height, cut.panels, groups(form), state_before(form)
+    height, panels_of_tile, runs, groups_of, before = cut.height, cut.panels, cut.runs, groups(form), state_before(form)
     first_product = _product_of_step(layout, form, after=False)
     second_product = _product_of_step(layout, form, after=True) if n_relevant else first_product
     steps_of, batch_of, inputs_of = field("STEPS"), field("BATCH"), field("INPUTS")
@@ -63,19 +63,14 @@ def step_functions(layout: Layout, form: Format) -> StepFunctions:
 
     @kernel_function
     def inputs(p, products, begin, end, low, high, from_group, to_group):
-        # a chunk's products with the input, for some sequences and units; the rows of a tile are sequences, or, where
-        # there are few of these, steps
+        # a chunk's products with the input, for some sequences and units
         batch, depth = batch_of(p), inputs_of(p)
         first = steps_of(p) - end if reverse_of(p) else begin
         row_bytes = groups_of(p) * n_in * vector
         x = x_of(p) + (first * batch + low) * depth * size
-        outer, rows = end - begin, high - low
-        x_next, x_row, out_next, out_row = batch * depth * size, depth * size, rows * row_bytes, row_bytes
-        if rows == batch:
-            outer, rows = 1, outer * rows
-        elif rows < rows_in_tile:
-            outer, rows = rows, outer
-            x_next, x_row, out_next, out_row = x_row, x_next, out_row, out_next
+        outer, rows, x_next, x_row, out_next, out_row = runs(
+            batch, end - begin, high - low, batch * depth * size, depth * size, (high - low) * row_bytes, row_bytes
+        )
         tile = height(rows)
         each = panels_of_tile(tile)
         for group in range(from_group, to_group, each):
@@ -232,12 +227,22 @@ def _end_of_tile(layout: Layout, form: Format, *, after: bool) -> Any:
     vector = lanes * size
     n_in, n_past, n_relevant = len(layout.inputs), len(layout.past), len(layout.relevant)
     before = n_relevant > 0 and not after
-    cell, several_cells = (cells.cell(layout, form, rows) if not before else nothing(19) for rows in (1, _CELLS))
-    relevant_past = cells.relevant_past(layout, form) if before else nothing(12)
+    cell, several_cells, steered_cell = (
+        (cells.cell(layout, form, 1), cells.cell(layout, form, _CELLS), cells.cell(layout, form, 1, steered=True))
+        if not before
+        else (nothing(15), nothing(15), nothing(22))
+    )
+    relevant_past, steered_past = (
+        (cells.relevant_past(layout, form), cells.relevant_past(layout, form, steered=True))
+        if before
+        else (nothing(8), nothing(13))
+    )
     hold = _hold(form)
     batch_of, units_of, mask_of, activation_of = field("BATCH"), field("UNITS"), field("MASK"), field("ACTIVATION")
-    relevant_of = field("RELEVANT")
-    (update_kind, update_pin), (reset_kind, reset_pin) = (pin_reader(form, gate) for gate in ("UPDATE", "RESET"))
+    relevant_of, write_of = field("RELEVANT"), field("WRITE")
+    (update_kind, update_pin), (reset_kind, reset_pin), (factor_kind, factor_of) = (
+        spread_reader(form, name) for name in ("PIN_UPDATE", "PIN_RESET", "FACTOR")
+    )
 
     @kernel_function
     def end_of_panel(p, sums, products, h_prev, row, rows, group, hidden, update, reset, candidate, kept):
@@ -251,33 +256,40 @@ def _end_of_tile(layout: Layout, form: Format, *, after: bool) -> Any:
         at, offset = h_prev + b * row_bytes + group * vector, row * row_bytes + group * vector
         own = relevant_of(p) + b * own_row + group * vector if n_relevant else 0
         own_update = own + groups * vector
-        pinned_update, pinned_reset = update_kind(p), reset_kind(p)
-        each = 1 if before or mask or pinned_update or pinned_reset else _CELLS
-        u_at = r_at = m = 0
+        pinned_update, pinned_reset, factored, scale = update_kind(p), reset_kind(p), factor_kind(p), write_of(p)
+        steered = pinned_update != 0 or pinned_reset != 0 or factored != 0 or scale != 0
+        each = 1 if before or mask or steered else _CELLS
+        m = 0
         while m < rows:
             done = each if m + each <= rows else 1
             if done > 1:
                 several_cells(
                     sums, products, products_row, at, row_bytes, own_update, own_row, offset,
-                    hidden, update, reset, candidate, kept, 0, 0, 0, 0, number, used,
+                    hidden, update, reset, candidate, kept, number, used,
                 )  # fmt: skip
             elif mask != 0 and get_byte(mask + row + m) == 0:
                 if not before:
                     hold(at, offset, hidden, update, reset, candidate, used)
-            else:
-                if pinned_update or pinned_reset:
-                    u_at = update_pin(p, t, b + m, group * lanes)
-                    r_at = reset_pin(p, t, b + m, group * lanes)
+            elif steered:
+                u_at, r_at = update_pin(p, t, b + m, group * lanes), reset_pin(p, t, b + m, group * lanes)
                 if before:
-                    relevant_past(
+                    steered_past(
                         sums, products, at, own, own_update, offset, reset,
-                        u_at, pinned_update, r_at, pinned_reset, used,
+                        u_at, pinned_update, r_at, pinned_reset, scale, used,
                     )  # fmt: skip
                 else:
-                    cell(
+                    steered_cell(
                         sums, products, products_row, at, row_bytes, own_update, own_row, offset,
-                        hidden, update, reset, candidate, kept, u_at, pinned_update, r_at, pinned_reset, number, used,
+                        hidden, update, reset, candidate, kept, number, u_at, pinned_update, r_at, pinned_reset, scale,
+                        factor_of(p, t, b + m, group * lanes), factored, used,
                     )  # fmt: skip
+            elif before:
+                relevant_past(sums, products, at, own, own_update, offset, reset, used)
+            else:
+                cell(
+                    sums, products, products_row, at, row_bytes, own_update, own_row, offset,
+                    hidden, update, reset, candidate, kept, number, used,
+                )  # fmt: skip
             m += done
             sums += done * width
             products += done * products_row
@@ -290,6 +302,7 @@ def _end_of_tile(layout: Layout, form: Format, *, after: bool) -> Any:
     def end_of_tile(p, sums, products, h_prev, row, rows, group, panels, hidden, update, reset, candidate, kept):
         units, last = units_of(p), group + _CELLS - 1
         free = mask_of(p) == 0 and update_kind(p) == 0 and reset_kind(p) == 0
+        free = free and factor_kind(p) == 0 and write_of(p) == 0
         if not before and rows == 1 and panels == _CELLS and free and units >= (last + 1) * lanes:
             # one row has as many units to calculate at once as others have rows
             b, groups = row % batch_of(p), (units + lanes - 1) // lanes
@@ -298,7 +311,7 @@ def _end_of_tile(layout: Layout, form: Format, *, after: bool) -> Any:
                 sums, products + group * n_in * vector, n_in * vector,
                 h_prev + b * units * size + group * vector, vector,
                 own_update, vector, row * units * size + group * vector, hidden, update, reset, candidate, kept,
-                0, 0, 0, 0, activation_of(p), lanes,
+                activation_of(p), lanes,
             )  # fmt: skip
             return
         width = rows * (n_relevant if after else n_past) * vector

@@ -18,6 +18,7 @@ from tidegate.ops.cpu.layout import LAYOUTS, Layout, side_by_side
 from tidegate.ops.cpu.machine import Machine, machine
 from tidegate.ops.cpu.profile import tell
 from tidegate.ops.cpu.record import FIELDS, NUMBERS, PHASE, SUMS, ZEROS
+from tidegate.ops.cpu.steering import Steering
 from tidegate.ops.cpu.team import run_together
 
 __all__ = ["Gradients", "Memory", "Problem", "States", "backward", "forward", "kept_states", "lanes_of"]
@@ -49,8 +50,7 @@ class Problem(NamedTuple):
     bias_hh: Tensor | None
     activation: int
     mask: Tensor | None
-    pin_update: Tensor | None
-    pin_reset: Tensor | None
+    steering: Steering
     reverse: bool
 
 
@@ -296,21 +296,13 @@ def _take_forward(memory: Memory, sizes: _Sizes, cut: _Cut) -> None:
 
 def _given(problem: Problem) -> dict[str, int]:
     """The fields of a call's own tensors and flags."""
-    fields = {
+    return {
         "REVERSE": int(problem.reverse), "ACTIVATION": problem.activation,
         "X": _address(problem.x), "H_0": _address(problem.h_0), "MASK": _address(problem.mask),
         "WEIGHT_IH": _address(problem.weight_ih), "WEIGHT_HH": _address(problem.weight_hh),
         "BIAS_IH": _address(problem.bias_ih), "BIAS_HH": _address(problem.bias_hh),
+        **problem.steering.fields(problem.h_0),
     }  # fmt: skip
-    for gate, pin in (("UPDATE", problem.pin_update), ("RESET", problem.pin_reset)):
-        if pin is not None:
-            step, row, _ = (0 if size == 1 else stride for size, stride in zip(pin.shape, pin.stride(), strict=True))
-            one_each = pin.shape[2] == problem.h_0.shape[1]
-            fields |= {
-                f"PIN_{gate}": _address(pin), f"PIN_{gate}_KIND": 1 if one_each else 2,
-                f"PIN_{gate}_STEP": step, f"PIN_{gate}_ROW": row,
-            }  # fmt: skip
-    return fields
 
 
 def _tensors(tensors: States | Gradients, before: str = "", but: tuple[str, ...] = ()) -> dict[str, int]:
@@ -335,8 +327,7 @@ def forward(problem: Problem, *, gates: bool, keep: bool) -> States:
     """Run the sequence: with `gates`, give them out; with `keep`, keep what the way back needs."""
     steps, batch, _ = problem.x.shape
     shape = (steps, batch, problem.h_0.shape[1])
-    pinned = problem.pin_update is not None or problem.pin_reset is not None
-    wanted = kept_states(problem.system, pinned=pinned, gates=gates, keep=keep)
+    wanted = kept_states(problem.system, pinned=problem.steering.pinned, gates=gates, keep=keep)
     states = States(*(problem.x.new_empty(shape) if one else None for one in (True, *wanted)))  # type: ignore[arg-type]
     _plan_forward(_Sizes.of(problem), machine()).launch({**_given(problem), **_tensors(states)}, (problem, states))
     return states

@@ -10,7 +10,7 @@ from tidegate.ops.cpu.lowering import kernel_function
 from tidegate.ops.cpu.record import NUMBERS
 from tidegate.ops.cpu.vector import INT, Format, vector_code
 
-__all__ = ["field", "get_byte", "groups", "nothing", "pin_reader", "read_number", "state_before", "write_number"]
+__all__ = ["field", "get_byte", "groups", "nothing", "read_number", "spread_reader", "state_before", "write_number"]
 
 _BYTE = ir.IntType(8)
 
@@ -43,12 +43,12 @@ def field(name: str) -> Any:
 
 
 @no_type_check
-def pin_reader(form: Format, gate: str) -> tuple[Any, Any]:
-    """Two functions of a kernel: (record), how this gate's pin lies (0: there is none); and where it lies.
+def spread_reader(form: Format, name: str) -> tuple[Any, Any]:
+    """Two functions of a kernel: (record), how a tensor lies that steers all steps (0: there is none); and where.
 
     The second takes the record, the step, the sequence and the first unit, and gives an address (0: there is none).
     """
-    address, kind, step, row = (field(f"PIN_{gate}{rest}") for rest in ("", "_KIND", "_STEP", "_ROW"))
+    address, kind, step, row = (field(f"{name}{rest}") for rest in ("", "_KIND", "_STEP", "_ROW"))
     size = form.size
 
     @kernel_function

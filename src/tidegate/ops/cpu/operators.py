@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from tidegate.conventions import PackedWeights
-from tidegate.equations import Pinned
 from tidegate.errors import InputValueError
 from tidegate.ops import reference
 from tidegate.ops.call import SYSTEMS, Call
 from tidegate.ops.cpu.launch import Problem, States, backward, forward, kept_states
+from tidegate.ops.cpu.steering import Steering
 
 __all__ = ["ACTIVATION_NUMBERS", "recurrence"]
 
@@ -50,6 +50,8 @@ def _recurrence(
     mask: Tensor | None,
     pin_update: Tensor | None,
     pin_reset: Tensor | None,
+    factor: Tensor | None,
+    write: float,
     reverse: bool,
     gates: bool,
     keep: bool,
@@ -58,8 +60,8 @@ def _recurrence(
 
     `gates` asks for the first three; `keep` for what the gradient needs, without which it computes the gates anew.
     """
-    tensors = [x, h_0, weight_ih, weight_hh, bias_ih, bias_hh, mask, pin_update, pin_reset]
-    problem = _problem(system, tensors, activation, reverse)
+    tensors = [x, h_0, weight_ih, weight_hh, bias_ih, bias_hh, mask, pin_update, pin_reset, factor]
+    problem = _problem(system, tensors, activation, write, reverse)
     hidden, *others = forward(problem, gates=gates, keep=keep)
     update, reset, candidate, past = (x.new_empty(0) if other is None else other for other in others)
     return hidden, update, reset, candidate, past
@@ -68,7 +70,7 @@ def _recurrence(
 def _fake(
     system: str, x: Tensor, h_0: Tensor, weight_ih: Tensor, weight_hh: Tensor | None, bias_ih: Tensor | None,
     bias_hh: Tensor | None, activation: int, mask: Tensor | None, pin_update: Tensor | None, pin_reset: Tensor | None,
-    reverse: bool, gates: bool, keep: bool,
+    factor: Tensor | None, write: float, reverse: bool, gates: bool, keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     shape = (x.shape[0], x.shape[1], h_0.shape[1])
     pinned = pin_update is not None or pin_reset is not None
@@ -81,6 +83,7 @@ def _recurrence_backward(
     system: str,
     tensors: Sequence[Tensor | None],
     activation: int,
+    write: float,
     reverse: bool,
     states: Sequence[Tensor],
     arrived: Sequence[Tensor | None],
@@ -89,10 +92,10 @@ def _recurrence_backward(
 ) -> list[Tensor]:
     """The gradients of x (empty unless `d_x`), h_0 and the four weights (empty where there is none).
 
-    `tensors` are x, h_0, the four weights, mask and pins; `states` what `recurrence` gave, `arrived` the gradients of
-    its first four.
+    `tensors` are x, h_0, the four weights, mask, pins and factor; `states` what `recurrence` gave, `arrived` the
+    gradients of its first four.
     """
-    problem = _problem(system, tensors, activation, reverse)
+    problem = _problem(system, tensors, activation, write, reverse)
     given = [state if state.numel() else None for state in states]
     kept = States(*given, *[None] * (len(States._fields) - len(given)))  # type: ignore[arg-type]
     contiguous = (None if one is None else one.contiguous() for one in arrived)
@@ -102,8 +105,8 @@ def _recurrence_backward(
 
 
 def _fake_backward(
-    system: str, tensors: Sequence[Tensor | None], activation: int, reverse: bool, states: Sequence[Tensor],
-    arrived: Sequence[Tensor | None], d_x: bool, recompute: bool,
+    system: str, tensors: Sequence[Tensor | None], activation: int, write: float, reverse: bool,
+    states: Sequence[Tensor], arrived: Sequence[Tensor | None], d_x: bool, recompute: bool,
 ) -> list[Tensor]:  # fmt: skip
     x, *others = tensors[:6]
     assert x is not None
@@ -116,29 +119,30 @@ recurrence_backward = _operator(_recurrence_backward, _fake_backward)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    system, *tensors, activation, mask, pin_update, pin_reset, reverse, gates, keep = inputs
-    ctx.system, ctx.activation, ctx.reverse, ctx.recompute = system, activation, reverse, not keep
+    system, *tensors, activation, mask, pin_update, pin_reset, factor, write, reverse, gates, keep = inputs
+    ctx.system, ctx.activation, ctx.write, ctx.reverse, ctx.recompute = system, activation, write, reverse, not keep
     ctx.given = 4 if gates else 1
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(*output[ctx.given :])
     states = output if keep else output[:1]
-    ctx.save_for_backward(*tensors, mask, pin_update, pin_reset, *states)
+    ctx.save_for_backward(*tensors, mask, pin_update, pin_reset, factor, *states)
 
 
 def _backward(ctx: Any, *arrived: Tensor | None) -> tuple[Any, ...]:
     """The gradients of all that `recurrence` was given."""
-    tensors, states = ctx.saved_tensors[:9], ctx.saved_tensors[9:]
+    saved = ctx.saved_tensors  # once: torch.utils.checkpoint gives them no second time
+    tensors, states = saved[:10], saved[10:]
     needed = ctx.needs_input_grad[2:8]
     arrived = tuple(arrived[: ctx.given]) + (None,) * (4 - ctx.given)
     if torch.is_grad_enabled() or any(one is not None and _batched(one) for one in arrived):
         gradients = _twice_differentiable(ctx, tensors, arrived, needed)
     else:
         gradients = recurrence_backward(
-            ctx.system, list(tensors), ctx.activation, ctx.reverse, list(states), list(arrived), needed[0],
+            ctx.system, list(tensors), ctx.activation, ctx.write, ctx.reverse, list(states), list(arrived), needed[0],
             ctx.recompute,
         )  # fmt: skip
     chosen = (gradient if need else None for gradient, need in zip(gradients, needed, strict=True))
-    return (None, *chosen, *[None] * 7)
+    return (None, *chosen, *[None] * 9)
 
 
 def _batched(tensor: Tensor) -> bool:
@@ -181,7 +185,7 @@ def _twice_differentiable(
     ctx: Any, tensors: Sequence[Tensor | None], arrived: Sequence[Tensor | None], needed: Sequence[bool]
 ) -> list[Tensor | None]:
     """The gradients by the reference backend, as functions of everything that they depend on, or of many at once."""
-    problem = _problem(ctx.system, tensors, ctx.activation, ctx.reverse)
+    problem = _problem(ctx.system, tensors, ctx.activation, ctx.write, ctx.reverse)
     with torch.enable_grad():
         outputs = reference.run(_call(problem, gates=True))
     pairs = [
@@ -196,12 +200,12 @@ def _twice_differentiable(
     return [next(found) if need else None for need in needed]
 
 
-def _problem(system: str, tensors: Sequence[Tensor | None], activation: int, reverse: bool) -> Problem:
+def _problem(system: str, tensors: Sequence[Tensor | None], activation: int, write: float, reverse: bool) -> Problem:
     """The problem in contiguous memory, its shapes checked: a kernel reads addresses, and an operator's caller may be a
     graph that was exported for other tensors.
     """
     contiguous = [None if one is None else one.contiguous() for one in tensors]
-    x, h_0, weight_ih, weight_hh, bias_ih, bias_hh, mask, pin_update, pin_reset = contiguous
+    x, h_0, weight_ih, weight_hh, bias_ih, bias_hh, mask, pin_update, pin_reset, factor = contiguous
     assert x is not None
     assert h_0 is not None
     assert weight_ih is not None
@@ -212,19 +216,20 @@ def _problem(system: str, tensors: Sequence[Tensor | None], activation: int, rev
     for name, tensor, shape in zip(names, contiguous, expected, strict=False):
         if tensor is not None and tensor.shape != shape:
             raise InputValueError(f"{name} must be {tuple(shape)}; got {tuple(tensor.shape)}")
-    for name, pin in (("pin_update", pin_update), ("pin_reset", pin_reset)):
-        if pin is not None and any(
-            have not in (1, full) for have, full in zip(pin.shape, (steps, batch, units), strict=True)
+    for name, spread in zip(("pin_update", "pin_reset", "factor"), contiguous[7:], strict=True):
+        if spread is not None and any(
+            have not in (1, full) for have, full in zip(spread.shape, (steps, batch, units), strict=True)
         ):
-            raise InputValueError(f"{name} must fit {(steps, batch, units)}; got {tuple(pin.shape)}")
-    return Problem(
-        system, x, h_0, weight_ih, weight_hh, bias_ih, bias_hh, activation, mask, pin_update, pin_reset, reverse
-    )
+            raise InputValueError(f"{name} must fit {(steps, batch, units)}; got {tuple(spread.shape)}")
+    steering = Steering(pin_update, pin_reset, factor, write)
+    return Problem(system, x, h_0, weight_ih, weight_hh, bias_ih, bias_hh, activation, mask, steering, reverse)
 
 
 def _call(problem: Problem, *, gates: bool) -> Call:
     """The problem as the reference backend takes it."""
     weights = PackedWeights(problem.weight_ih, problem.weight_hh, problem.bias_ih, problem.bias_hh)
-    pins = Pinned(problem.pin_update, problem.pin_reset)
-    name = _NAMES[problem.activation]
-    return Call(problem.system, problem.x, problem.h_0, weights, name, problem.mask, pins, problem.reverse, gates)
+    steering, name = problem.steering, _NAMES[problem.activation]
+    return Call(
+        problem.system, problem.x, problem.h_0, weights, name, problem.mask, steering.pins, problem.reverse, gates,
+        dropped=steering.dropped,
+    )  # fmt: skip

@@ -15,9 +15,13 @@ FIELDS = (
     "COUNTERS", "BOARD",
     # what comes
     "X", "H_0", "WEIGHT_IH", "WEIGHT_HH", "BIAS_IH", "BIAS_HH", "MASK",
-    # forced gates: the address, how one number stands for all units (0 none, 1 one each, 2 one for all), strides
+    # forced gates, and what the candidate is multiplied with: the address, how one number stands for all units (0 none,
+    # 1 one each, 2 one for all), strides
     "PIN_UPDATE", "PIN_UPDATE_KIND", "PIN_UPDATE_STEP", "PIN_UPDATE_ROW",
     "PIN_RESET", "PIN_RESET_KIND", "PIN_RESET_STEP", "PIN_RESET_ROW",
+    "FACTOR", "FACTOR_KIND", "FACTOR_STEP", "FACTOR_ROW",
+    # the bits of the number that the update gate is multiplied with; 0 is none
+    "WRITE",
     # what goes, (T, B, H) each
     "HIDDEN", "UPDATE", "RESET", "CANDIDATE", "PAST",
     # packed weights and biases

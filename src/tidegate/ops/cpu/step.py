@@ -21,6 +21,7 @@ from tidegate.ops.cpu.layout import LAYOUTS, Layout
 from tidegate.ops.cpu.machine import Machine, machine
 from tidegate.ops.cpu.operators import ACTIVATION_NUMBERS
 from tidegate.ops.cpu.record import NUMBERS, PHASE, SUMS, ZEROS
+from tidegate.ops.cpu.steering import Steering
 from tidegate.ops.cpu.team import run_together, waits
 
 __all__ = ["Stepper"]
@@ -124,12 +125,13 @@ class Stepper:
             memory.take("SUMS", (ZEROS + SUMS * kind.rows * self._threads) * lanes)
             piece, addresses = memory.place()
             names = ("WEIGHT_IH", "WEIGHT_HH", "BIAS_IH", "BIAS_HH")
+            steering = Steering.of(call)
             assert isinstance(call.activation, str)
             fields = {
                 "STEPS": 1, "BATCH": batch, "INPUTS": inputs, "UNITS": units, "PARTS": self._threads,
                 "ACTIVATION": ACTIVATION_NUMBERS[call.activation],
                 "COUNTERS": self._counters[depth].ctypes.data,
-            } | addresses  # fmt: skip
+            } | addresses | steering.fields(call.h_0)  # fmt: skip
             for side in range(2):
                 before, after = self._states[side], self._states[1 - side]
                 own = {
@@ -144,7 +146,7 @@ class Stepper:
             for name, tensor in zip(names, tensors, strict=True):
                 packing[NUMBERS[name]] = 0 if tensor is None else tensor.data_ptr()
             pack(packing.ctypes.data)
-            self._kept.append(piece)
+            self._kept.append((piece, steering))
         self._step = _kernel("step", system, dtype, kind)
         self._call = _kernel_type(self._step)
         self._first = [self._records[side, 0].ctypes.data for side in range(2)]

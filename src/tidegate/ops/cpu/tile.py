@@ -32,6 +32,11 @@ class Tiling(NamedTuple):
     height: Any
     #: (rows of a tile): how many panels it takes at once.
     panels: Any
+    #: (sequences in all, steps, sequences, bytes from step to step and from sequence to sequence of the rows that go
+    #: in, and of those that come out): what the rows of tiles are. Sequences; together with the steps, where these are
+    #: all there are; steps, where there are fewer than a tile has room for. Gives how many runs of rows there are, the
+    #: rows of a run, and the bytes from run to run and from row to row, going in and coming out.
+    runs: Any
 
 
 @no_type_check
@@ -48,7 +53,15 @@ def tiling(form: Format) -> Tiling:
     def panels(rows):
         return max(1, min(PANELS, most // rows))
 
-    return Tiling(height, panels)
+    @kernel_function
+    def runs(batch, steps, sequences, a_step, a_sequence, out_step, out_sequence):
+        if sequences == batch:
+            return 1, steps * sequences, a_step, a_sequence, out_step, out_sequence
+        if sequences < most:
+            return sequences, steps, a_sequence, a_step, out_sequence, out_step
+        return steps, sequences, a_step, a_sequence, out_step, out_sequence
+
+    return Tiling(height, panels, runs)
 
 
 _ROW_ARGUMENTS = (

@@ -12,7 +12,7 @@ from numba.core import cgutils
 from tidegate.conventions import Block
 from tidegate.ops.cpu.layout import Layout
 from tidegate.ops.cpu.lowering import kernel_function
-from tidegate.ops.cpu.memory import field, get_byte, nothing, read_number, write_number
+from tidegate.ops.cpu.memory import field, get_byte, nothing, read_number, state_before, write_number
 from tidegate.ops.cpu.panels import unpacker
 from tidegate.ops.cpu.tile import column_tile
 from tidegate.ops.cpu.vector import INT, Code, Format, Vector, used_code, vector_code
@@ -49,28 +49,21 @@ def totals(layout: Layout, form: Format) -> Totals:
     put_product = _columns(form, product=True) if n_relevant else put
     steps_of, batch_of, inputs_of, units_of = field("STEPS"), field("BATCH"), field("INPUTS"), field("UNITS")
     capacity_of, reverse_of, mask_of = field("CAPACITY"), field("REVERSE"), field("MASK")
-    x_of, h_0_of, hidden_of = field("X"), field("H_0"), field("HIDDEN")
-    gradients_of, bias_of = field("GRADIENTS"), field("TOTAL_BIAS")
+    before, x_of, gradients_of, bias_of = state_before(form), field("X"), field("GRADIENTS"), field("TOTAL_BIAS")
     operand_in, operand_past, operand_relevant = (field(f"OPERAND_{name}") for name in ("IN", "PAST", "RELEVANT"))
 
     @kernel_function
     def operands(p, part, begin, end, first, low, high, reset):
         # what a masked step holds may be anything, and becomes 0
-        batch, units, depth, length, mask = batch_of(p), units_of(p), inputs_of(p), steps_of(p), mask_of(p)
-        capacity, first_step, before = (
-            capacity_of(p),
-            (length - 1 if reverse_of(p) else 0),
-            (1 if reverse_of(p) else -1),
-        )
+        batch, units, depth, mask, capacity = batch_of(p), units_of(p), inputs_of(p), mask_of(p), capacity_of(p)
+        first_step = steps_of(p) - 1 if reverse_of(p) else 0
         for row in range(begin, end):
             t, b = first + row // (high - low), low + row % (high - low)
             here = t * batch + b
             there = mask == 0 or get_byte(mask + here) != 0
             put(x_of(p) + here * depth * size, 0, operand_in(p), part, row, capacity, depth, there)
             if n_past:
-                state = h_0_of(p) + b * units * size
-                if t != first_step:
-                    state = hidden_of(p) + (here + before * batch) * units * size
+                state = before(p, t, t == first_step) + b * units * size
                 put(state, 0, operand_past(p), part, row, capacity, units, there)
                 if n_relevant:
                     look = reset + here * units * size

@@ -82,7 +82,8 @@ def input_gradient(layout: Layout, form: Format, product: Any) -> Any:
     lanes, size, rows_in_tile, n_in = form.lanes, form.size, form.rows, len(layout.inputs)
     vector = lanes * size
     row_bytes, inputs_at = layout.width * vector, layout.inputs_at
-    height = tiling(form).height
+    cut = tiling(form)
+    height, runs = cut.height, cut.runs
     batch_of, inputs_of, units_of, capacity_of = field("BATCH"), field("INPUTS"), field("UNITS"), field("CAPACITY")
     d_x, back_in, sums_of = field("D_X"), field("BACK_IN"), field("SUMS")
 
@@ -99,13 +100,9 @@ def input_gradient(layout: Layout, form: Format, product: Any) -> Any:
         scratch, zero = sums_of(p) + (ZEROS + part * rows_in_tile * SUMS) * vector, sums_of(p)
         group_bytes = capacity_of(p) * row_bytes
         a, out = gradients + inputs_at * vector, d_x(p) + (first * batch + low) * depth * size
-        outer, rows = steps, high - low
-        a_next, a_row, out_next, out_row = rows * row_bytes, row_bytes, batch * depth * size, depth * size
-        if rows == batch:
-            outer, rows = 1, outer * rows
-        elif rows < rows_in_tile:
-            outer, rows = rows, outer
-            a_next, a_row, out_next, out_row = a_row, a_next, out_row, out_next
+        outer, rows, a_next, a_row, out_next, out_row = runs(
+            batch, steps, high - low, (high - low) * row_bytes, row_bytes, batch * depth * size, depth * size
+        )
         tile = height(rows)
         for panel in range(panels):
             for one in range(outer):

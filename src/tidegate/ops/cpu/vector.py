@@ -162,6 +162,11 @@ class Code:
         number = self.builder.load(self.pointer(address, self.form.real), align=self.form.size)
         return Vector(self, self._spread(number, self.form.vector))
 
+    def number(self, bits: Any) -> Vector:
+        """The number with these bits, the low ones of an integer, in every lane."""
+        own = self.builder.trunc(bits, ir.IntType(8 * self.form.size)) if self.form.size < 8 else bits
+        return Vector(self, self._spread(self.builder.bitcast(own, self.form.real), self.form.vector))
+
     def calculate(self, name: str, left: "Vector | float", right: "Vector | float") -> Vector:
         """One of LLVM's operations on two vectors."""
         return Vector(self, getattr(self.builder, name)(self.constant(left).value, self.constant(right).value))

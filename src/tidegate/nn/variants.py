@@ -1,12 +1,32 @@
-"""The gains of a layer-normalised GRU: which system it is, its parameters, and their first value."""
+"""The variants of a GRU and of its cell: which system the arguments name, and the gains of a layer-normalised one."""
 
 import torch
 from torch import Tensor, nn
 
 from tidegate.errors import InputTypeError, InputValueError
-from tidegate.ops.functional import Reset, system_of
+from tidegate.ops.functional import Reset, reset_of, system_of
 
-__all__ = ["add_gain", "gru_system", "reset_gains"]
+__all__ = ["Gated", "add_gain", "gru_system", "reset_gains"]
+
+
+class Gated:
+    """What GRU and GRUCell tell of their variant. It is what `system` says, and is chosen when a layer is made."""
+
+    system: str
+
+    @property
+    def reset(self) -> Reset:
+        """What the reset gate multiplies: the product with the past ("after" it), the past ("before"), or None."""
+        return reset_of(self.system)
+
+    @property
+    def layer_norm(self) -> bool:
+        """Whether every product is normalised over the layer's units."""
+        return self.system == "gru-layer-norm"
+
+    def _printed_variant(self) -> str:
+        """What differs from torch.nn's."""
+        return ("" if self.reset == "after" else f", reset={self.reset!r}") + ", layer_norm=True" * self.layer_norm
 
 
 def gru_system(reset: Reset, *, layer_norm: bool) -> str:
