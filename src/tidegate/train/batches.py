@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
 from tidegate.data.sequences import Sequences
+from tidegate.errors import InputValueError
 
 __all__ = ["Batch", "Batches"]
 
@@ -23,7 +25,7 @@ class Batch:
 
     #: (B,) which sequences they are.
     numbers: NDArray[np.int64]
-    values: Float[Tensor, "T B F"]
+    values: Shaped[Tensor, "T B F"]
     #: (B,) how many of the steps are theirs; 0 for a sequence that ended in an earlier chunk.
     lengths: Int[Tensor, "B"]
     #: (B,) or per step (T, B); NaN where it is not known, or where a sequence is not at its end.
@@ -43,6 +45,8 @@ class Batches:
 
     Iterating gives one epoch. Sequences of like length come together, unless `sort` is False; with `chunk`, each batch
     is given in pieces of at most so many steps, one after the other. What lies on disk is read piece by piece.
+
+    Raises `InputValueError` for a sequence without steps.
     """
 
     def __init__(
@@ -56,11 +60,14 @@ class Batches:
         sort: bool = True,
     ) -> None:
         self.sequences, self.numbers = sequences, np.asarray(numbers, np.int64)
+        short = self.numbers[sequences.lengths[self.numbers] == 0]
+        if len(short):
+            raise InputValueError(f"sequence {sequences.ids[int(short[0])]!r} must have at least one step; it has none")
         self.batch_size, self.chunk, self.shuffle, self.sort = batch_size, chunk, shuffle, sort
         self.epoch = 0
 
     def __len__(self) -> int:
-        """How many pieces an epoch has."""
+        """How many pieces this epoch has: with `chunk` and `shuffle` that differs from one epoch to another."""
         return sum(self._pieces(group) for group in self._groups())
 
     def __iter__(self) -> Iterator[Batch]:
@@ -107,7 +114,7 @@ class Batches:
 
     def _values(self, group: NDArray[np.int64], start: int, here: NDArray[np.int64], width: int) -> Tensor:
         held = self.sequences.values
-        values = np.zeros((width, len(group), held.shape[1]), held.dtype)
+        values = np.zeros((width, len(group), held.shape[1]), _torch_dtype(held.dtype))
         for place, (number, count) in enumerate(zip(group, here, strict=True)):
             first = int(self.sequences.offsets[number]) + start
             values[:count, place] = held[first : first + count]
@@ -125,3 +132,9 @@ class Batches:
             first = int(self.sequences.offsets[number]) + start
             values[:count, place] = label.values[first : first + count]
         return torch.from_numpy(values)
+
+
+def _torch_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The smallest type that holds the same numbers and that torch computes with."""
+    wider = {"u2": "i4", "u4": "i8", "u8": "f8"}
+    return np.dtype(wider.get(dtype.str[1:], dtype.str[1:]))

@@ -82,19 +82,12 @@ class _Standing:
 
 def new_model(sequences: Sequences, parts: Split, task: Task, settings: Settings) -> SequenceModel:
     """A model with its first weights, normalised by the training part. The same seed gives the same."""
-    found = statistics(sequences, [int(number) for number in parts.train])
-    absent = [
-        feature.name
-        for feature, missing, spread, mean in zip(
-            sequences.features, found.missing, found.spread, found.mean, strict=True
-        )
-        if missing and spread == 1 and mean == 0 and feature.kind != "category"
-        and _all_missing(sequences, parts, feature.name)
-    ]  # fmt: skip
-    if absent:
-        raise InputValueError(
-            f"feature {absent[0]!r} must have a value somewhere in the training part; all are missing"
-        )
+    found = statistics(sequences, parts.train)
+    for feature, count in zip(sequences.features, found.count, strict=True):
+        if not count:
+            raise InputValueError(
+                f"feature {feature.name!r} must have a value somewhere in the training part; all are missing"
+            )
     config = ModelConfig(
         features=sequences.features,
         flagged=tuple(bool(missing) for missing in found.missing),
@@ -340,11 +333,6 @@ def _memory_steps(sequences: Sequences, parts: Split, settings: Settings) -> flo
         return float(settings.memory_steps)
     longest = int(sequences.lengths[parts.train].max())
     return float(longest) if longest > 2 else 0.0
-
-
-def _all_missing(sequences: Sequences, parts: Split, name: str) -> bool:
-    place = [feature.name for feature in sequences.features].index(name)
-    return all(np.isnan(sequences.values[sequences.rows(int(number)), place]).all() for number in parts.train)
 
 
 def _fingerprint(sequences: Sequences, parts: Split, settings: Settings) -> dict[str, Any]:
