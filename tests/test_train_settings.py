@@ -95,7 +95,12 @@ def test_what_yaml_makes_of_words(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "near"),
-    [("lerning_rate", "learning_rate"), ("batch-sise", "batch_size"), ("hidden", "hidden_size"), ("feature", "features")],
+    [
+        ("lerning_rate", "learning_rate"),
+        ("batch-sise", "batch_size"),
+        ("hidden", "hidden_size"),
+        ("feature", "features"),
+    ],
 )
 def test_an_unknown_option_is_told_the_nearest(name, near):
     assert_refused(
@@ -104,7 +109,9 @@ def test_an_unknown_option_is_told_the_nearest(name, near):
 
 
 def test_an_option_like_no_other_is_told_them_all():
-    assert_refused(lambda: Settings.from_dict({"xyzzy": 1}), InputValueError, "no option 'xyzzy'; known are data, id, t")
+    assert_refused(
+        lambda: Settings.from_dict({"xyzzy": 1}), InputValueError, "no option 'xyzzy'; known are data, id, t"
+    )
 
 
 @pytest.mark.parametrize(
@@ -211,7 +218,13 @@ def test_yaml_of_another_encoding_and_no_file(tmp_path):
         assert_refused(lambda missing=missing: read_settings(missing), FileMissingError, "there is no file")
 
 
-@given(st.text(string.printable, max_size=60) | st.from_regex(r"(?a)[a-z_]{1,9}: !!(int|float|bool|null|set|omap|pairs|binary|timestamp|merge|value|seq|map) \w{0,4}", fullmatch=True))
+@given(
+    st.text(string.printable, max_size=60)
+    | st.from_regex(
+        r"(?a)[a-z_]{1,9}: !!(int|float|bool|null|set|omap|pairs|binary|timestamp|merge|value|seq|map) \w{0,4}",
+        fullmatch=True,
+    )
+)
 def test_any_text_is_options_or_one_refusal(tmp_path_factory, text):
     path = tmp_path_factory.getbasetemp() / "any.yaml"
     path.write_text(text)

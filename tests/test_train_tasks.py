@@ -45,16 +45,21 @@ def task_of(values, categories=None, *, per_step=False, lengths=None, **options)
 @pytest.mark.parametrize("categories", [("a", "b"), None])
 def test_the_label_decides(categories, per_step):
     task = task_of([0, 1, 1], categories, per_step=per_step, lengths=[2, 1] if per_step else None)
-    assert task.name == {
-        (True, False): "classify",
-        (True, True): "label-steps",
-        (False, False): "regress",
-        (False, True): "regress-steps",
-    }[categories is not None, per_step]
+    assert (
+        task.name
+        == {
+            (True, False): "classify",
+            (True, True): "label-steps",
+            (False, False): "regress",
+            (False, True): "regress-steps",
+        }[categories is not None, per_step]
+    )
     assert task.per_step == per_step
     assert task.outputs == (2 if categories else 1)
     assert task.loss == ("cross-entropy" if categories else "mse")
-    assert task_of([0, 1, 1], categories, per_step=per_step, lengths=[2, 1] if per_step else None, name=task.name) == task
+    assert (
+        task_of([0, 1, 1], categories, per_step=per_step, lengths=[2, 1] if per_step else None, name=task.name) == task
+    )
 
 
 def test_the_training_part_alone_decides_mean_and_spread():
@@ -94,7 +99,9 @@ def test_what_does_not_go_with_the_label_is_refused(values, categories, options,
 
 def test_no_label_is_refused():
     assert_refused(
-        lambda: task_for(sequences_of([[[0.0]]]), np.array([0])), InputValueError, "label must name a column of the data"
+        lambda: task_for(sequences_of([[[0.0]]]), np.array([0])),
+        InputValueError,
+        "label must name a column of the data",
     )
 
 
@@ -216,8 +223,8 @@ def test_other_data_are_held_to_the_task():
         labelled([0, 1], ("a", "c")),
         labelled([0, 1], ("a", "b"), per_step=True, lengths=[2]),
     ):
-        assert_refused(lambda other=other: task.check(other), InputValueError, "label 'answer' must be of the kind that")
+        assert_refused(
+            lambda other=other: task.check(other), InputValueError, "label 'answer' must be of the kind that"
+        )
     unseen = labelled([0, -1], ("a", "b"))
     assert_refused(lambda: task.check(unseen), InputValueError, "must have classes seen in training, a, b; it has oth")
-
-

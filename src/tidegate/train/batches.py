@@ -60,7 +60,7 @@ class Batches:
         sort: bool = True,
     ) -> None:
         self.sequences, self.numbers = sequences, np.asarray(numbers, np.int64)
-        short = self.numbers[sequences.lengths[self.numbers] == 0]
+        short = self.numbers[self._lengths(self.numbers) == 0]
         if len(short):
             raise InputValueError(f"sequence {sequences.ids[int(short[0])]!r} must have at least one step; it has none")
         self.batch_size, self.chunk, self.shuffle, self.sort = batch_size, chunk, shuffle, sort
@@ -85,19 +85,24 @@ class Batches:
         for start in range(0, len(ordered), together):
             near = ordered[start : start + together]
             if self.sort:
-                near = near[np.argsort(self.sequences.lengths[near], kind="stable")]
+                near = near[np.argsort(self._lengths(near), kind="stable")]
             groups += [near[at : at + self.batch_size] for at in range(0, len(near), self.batch_size)]
         if self.shuffle is not None:
             order = np.random.default_rng([self.shuffle, self.epoch, 1]).permutation(len(groups))
             groups = [groups[at] for at in order]
         return groups
 
+    def _lengths(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        offsets = self.sequences.offsets  # not of all sequences: there may be millions, and every batch asks
+        lengths: NDArray[np.int64] = offsets[numbers + 1] - offsets[numbers]
+        return lengths
+
     def _pieces(self, group: NDArray[np.int64]) -> int:
-        longest = int(self.sequences.lengths[group].max())
+        longest = int(self._lengths(group).max())
         return 1 if self.chunk is None else -(-longest // self.chunk)
 
     def _of(self, group: NDArray[np.int64]) -> Iterator[Batch]:
-        lengths = self.sequences.lengths[group]
+        lengths = self._lengths(group)
         longest = int(lengths.max())
         width = longest if self.chunk is None else self.chunk
         for start in range(0, longest, width):
@@ -125,7 +130,7 @@ class Batches:
         if label is None:
             return None
         if not label.per_step:
-            ends = start + here == self.sequences.lengths[group]
+            ends = start + here == self._lengths(group)
             return torch.from_numpy(np.where(ends & (here > 0), label.values[group], np.nan))
         values = np.full((width, len(group)), np.nan)
         for place, (number, count) in enumerate(zip(group, here, strict=True)):

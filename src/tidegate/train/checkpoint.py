@@ -109,7 +109,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            # copies, for a tensor that looks into the file ends the process (SIGBUS) once somebody cuts the file short
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dict
     except safetensors.SafetensorError as error:
         raise FileError(f"{str(path)!r} is truncated or not a safetensors file: {error}") from error
     try:

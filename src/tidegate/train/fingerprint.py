@@ -10,7 +10,7 @@ from tidegate.data.sequences import Sequences
 from tidegate.train.settings import Settings
 from tidegate.train.split import Split
 
-__all__ = ["difference", "fingerprint"]
+__all__ = ["PLACES", "difference", "fingerprint"]
 
 #: Settings that say where the data lie; what they hold is looked at itself.
 PLACES = ("data", "test_data")

@@ -1,7 +1,7 @@
 """A training run from sequences to a model: parts, first weights, epochs, the best of them, and its score."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -241,21 +241,25 @@ class _Keeper(lightning.Callback):
     def resume(self, learner: Learner, path: Path) -> None:
         """Take up what a checkpoint says."""
         found = read_checkpoint(path)
-        try:
-            told = dict(found.state)
-            differs = difference(told.pop("run"), self.fingerprint)
-            if differs is not None:
-                raise InputValueError(differs)
-            self.standing = _Standing(**told)
+        with _as_damage(path):
+            state = dict(found.state)
+            differs = difference(state.pop("run"), self.fingerprint)
+        if differs is not None:
+            raise InputValueError(differs)
+        with _as_damage(path):
+            self.standing = _Standing(**state)
             learner.model.load_state_dict(_part(found, "model/"))
             self._optimizer = _part(found, "optimizer/")
-            learner.done = self.standing.done
-            if self.standing.best_epoch >= 0:
-                path = path.with_name("best.safetensors")
-                self._best = dict(read_checkpoint(path).tensors)
-        except (KeyError, TypeError, RuntimeError) as error:
-            words = " ".join(str(error).split())
-            raise FileError(f"{str(path)!r} does not hold a run of this version of Tidegate: {words}") from error
+            known = dict(learner.model.named_parameters())
+            _demand({name.rpartition("/")[0] for name in self._optimizer}, among=known)
+        learner.done = self.standing.done
+        if self.standing.best_epoch >= 0:
+            path = path.with_name("best.safetensors")
+            best = dict(read_checkpoint(path).tensors)
+            with _as_damage(path):
+                _demand(best, among=learner.model.state_dict())
+                _demand(learner.model.state_dict(), among=best)
+            self._best = best
 
     def over(self, settings: Settings) -> bool:
         """Whether nothing is left to do."""
@@ -369,6 +373,22 @@ def _memory_steps(sequences: Sequences, parts: Split, settings: Settings) -> flo
         return float(settings.memory_steps)
     longest = int(sequences.lengths[parts.train].max())
     return float(longest) if longest > 2 else 0.0
+
+
+@contextmanager
+def _as_damage(path: Path) -> Iterator[None]:
+    """What a file of another form brings about, as one sentence."""
+    try:
+        yield
+    except (KeyError, TypeError, RuntimeError, AttributeError) as error:
+        words = " ".join(str(error).split())
+        raise FileError(f"{str(path)!r} does not hold a run of this version of Tidegate: {words}") from error
+
+
+def _demand(names: Iterable[str], *, among: Container[str]) -> None:
+    for name in names:
+        if name not in among:
+            raise KeyError(name)
 
 
 def _part(found: Checkpoint, prefix: str) -> dict[str, Tensor]:

@@ -68,12 +68,8 @@ class Settings:
     recompute: bool = option(False, "Compute the gates anew on the way back: less memory, more time.")
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
         for one in fields(self):
-            value = _coerced(getattr(self, one.name), hints[one.name])
-            if value is _WRONG:
-                raise InputTypeError(f"{one.name} must be {_words(hints[one.name])}; got {getattr(self, one.name)!r}")
-            object.__setattr__(self, one.name, value)
+            object.__setattr__(self, one.name, _as_setting(one.name, getattr(self, one.name)))
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise InputValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
@@ -87,21 +83,25 @@ class Settings:
             )
         if self.bidirectional and self.chunk is not None:
             raise InputValueError(
-                f"chunk must not be given with bidirectional, which reads each sequence from its end too; got {self.chunk}"
+                f"chunk must not be given with bidirectional, which reads from the end too; got {self.chunk}"
             )
         if self.memory_steps != "auto" and not _is_memory(self.memory_steps):
             raise InputValueError(f"memory_steps must be auto, 0 or at least 2; got {self.memory_steps!r}")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
-        """Settings by their names; raises `InputValueError` for an unknown one, with the nearest known."""
+        """Settings by their names, as YAML and JSON hold them.
+
+        Raises `InputValueError` for an unknown one, with the nearest known, and for one that is out of its range;
+        `InputTypeError` for one that is of another type.
+        """
         names = [one.name for one in fields(cls)]
         for name in values:
             if name not in names:
                 near = difflib.get_close_matches(str(name).replace("-", "_"), names, 1)
                 hint = f": did you mean {near[0]!r}?" if near else f"; known are {', '.join(names)}"
                 raise InputValueError(f"there is no option {name!r}{hint}")
-        return cls(**values)
+        return cls(**{name: _as_setting(name, value) for name, value in values.items()})
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as YAML and JSON can hold them."""
@@ -158,7 +158,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileMissingError(f"there is no file {str(path)!r}")
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _loader(yaml))  # noqa: S506 - it is a safe one
+        values = yaml.load(path.read_text(encoding="utf-8"), _loader(yaml))
     except (yaml.YAMLError, *_DAMAGE) as error:
         raise FileError(f"{str(path)!r} is not YAML: {' '.join(str(error).split())}") from error
     if values is None:
@@ -209,6 +209,15 @@ def _dumper(yaml: ModuleType) -> Any:
 
 
 _WRONG = object()
+
+
+def _as_setting(name: str, value: Any) -> Any:
+    """`value` as the type that the setting has; raises `InputTypeError` if it cannot be."""
+    hint = get_type_hints(Settings)[name]
+    found = _coerced(value, hint)
+    if found is _WRONG:
+        raise InputTypeError(f"{name} must be {_words(hint)}; got {value!r}")
+    return found
 
 
 def _coerced(value: Any, hint: Any) -> Any:  # noqa: PLR0911 - one a type
