@@ -35,6 +35,7 @@ def test_every_sequence_comes_once_and_whole(lengths, size, chunk, shuffle, sort
     count, before = 0, None
     for batch in batches:
         count += 1
+        assert batch.label is not None
         follows = before is not None and not before.last
         assert (batch.start > 0) == follows
         if before is not None and follows:
@@ -63,6 +64,7 @@ def test_the_label_of_a_sequence_comes_with_its_end(lengths, size, chunk):
     sequences = numbered(lengths)
     told: dict[int, tuple[int, float]] = {}
     for batch in Batches(sequences, range(len(lengths)), size, chunk=chunk):
+        assert batch.label is not None
         for place, number in enumerate(batch.numbers.tolist()):
             if not batch.label[place].isnan():
                 assert number not in told

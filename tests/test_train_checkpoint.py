@@ -100,10 +100,12 @@ def test_any_flipped_bit_of_the_head_is_told_or_harmless(tmp_path):
         spoilt = bytearray(whole)
         spoilt[place] ^= 1 << place % 8
         (tmp_path / "one").write_bytes(spoilt)
+        told = ""
         try:
             read_checkpoint(tmp_path / "one")
         except FileError as error:
-            assert "\n" not in str(error)
+            told = str(error)
+        assert "\n" not in told
 
 
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
@@ -145,17 +147,18 @@ def test_a_stop_at_any_call_leaves_the_old_file_or_the_new(tmp_path, monkeypatch
         raise stop
 
     monkeypatch.setattr(owner, name, stopping)
+    caught: BaseException | None = None
     try:
         write_whole(path, b"new" * 10)
-    except FileError as error:
-        assert isinstance(stop, OSError)
-        assert str(error) == f"{str(path)!r} cannot be written: No space left on device"
-        assert "\n" not in str(error)
-    except (KeyboardInterrupt, MemoryError) as error:
-        assert error is stop
-    else:
-        assert not called or name in ("mkdir", "fsync", "open", "close"), "a stop was swallowed"
+    except (FileError, KeyboardInterrupt, MemoryError) as error:
+        caught = error
+    if caught is None:
+        assert not called, "a stop was swallowed"
         assert path.read_bytes() == b"new" * 10
+    elif isinstance(stop, OSError):
+        assert str(caught) == f"{str(path)!r} cannot be written: No space left on device"
+    else:
+        assert caught is stop
     monkeypatch.undo()
     assert path.read_bytes() in (b"old", b"new" * 10)
     assert names(tmp_path) == ["one"]
@@ -164,9 +167,18 @@ def test_a_stop_at_any_call_leaves_the_old_file_or_the_new(tmp_path, monkeypatch
 def test_the_calls_that_matter_are_made(tmp_path, monkeypatch):
     """The test above means something: content is on the disk before the move, and the move before it returns."""
     order = []
-    for owner, name in ((os, "fsync"), (Path, "replace")):
+
+    def watch(owner, name):
         real = getattr(owner, name)
-        monkeypatch.setattr(owner, name, lambda *args, real=real, name=name: (order.append(name), real(*args))[1])
+
+        def watched(*args):
+            order.append(name)
+            return real(*args)
+
+        monkeypatch.setattr(owner, name, watched)
+
+    watch(os, "fsync")
+    watch(Path, "replace")
     write_whole(tmp_path / "one", b"new")
     assert order == ["fsync", "replace", "fsync"]
 

@@ -26,7 +26,14 @@ def fitted(sequences, numbers=None) -> Encoder:
 
 def encoded(encoder, values) -> np.ndarray:
     with torch.no_grad():
-        return encoder(torch.as_tensor(values)[:, None])[:, 0].numpy()
+        out: np.ndarray = encoder(torch.as_tensor(values)[:, None])[:, 0].numpy()
+    return out
+
+
+def table_of(encoder) -> torch.Tensor:
+    (table,) = encoder.embeddings
+    weight: torch.Tensor = table.weight.detach()
+    return weight
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -160,7 +167,7 @@ def test_everything_missing_gives_finite_inputs():
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, np.int16])
 def test_categories_are_embedded_by_their_codes(dtype):
     encoder = fitted(sequences_of([np.array([[0], [1], [2]], dtype)], features=[CITY]))
-    table = encoder.embeddings[0].weight.detach().numpy()
+    table = table_of(encoder).numpy()
     assert np.array_equal(encoded(encoder, np.array([[2], [0], [1]], dtype)), table[[2, 0, 1]])
     assert np.array_equal(encoded(encoder, np.array([[-1], [3], [99]], dtype)), table[[4, 4, 4]])
     assert len(table) == 5
@@ -169,7 +176,7 @@ def test_categories_are_embedded_by_their_codes(dtype):
 def test_a_missing_category_has_a_row_of_its_own():
     encoder = fitted(sequences_of([[[0.0], [1.0]]], features=[CITY]))
     with torch.no_grad():
-        encoder.embeddings[0].weight.copy_(torch.arange(5.0)[:, None].expand(5, 3))
+        table_of(encoder).copy_(torch.arange(5.0)[:, None].expand(5, 3))
     assert np.array_equal(encoded(encoder, [[np.nan], [-1.0], [1.0]])[:, 0], [3, 4, 1])
 
 
@@ -183,7 +190,7 @@ def test_bytes_as_codes_do_not_wrap():
     feature = Feature("byte", "category", tuple(map(str, range(256))))
     values = np.arange(256, dtype=np.uint8)[:, None]
     encoder = fitted(sequences_of([values], features=[feature]))
-    assert np.array_equal(encoded(encoder, values), encoder.embeddings[0].weight.detach().numpy()[:256])
+    assert np.array_equal(encoded(encoder, values), table_of(encoder).numpy()[:256])
 
 
 def test_time_stamps_keep_their_digits():

@@ -86,9 +86,9 @@ def test_the_help_tells_every_default():
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--epochs", "many"], "'many' is not a valid"),
+        (["--epochs", "many"], "Invalid value for '--epochs'"),
         (["--lerning-rate", "1"], "No such option: --lerning-rate"),
-        (["--dropout", "x"], "'x' is not a valid"),
+        (["--dropout", "x"], "Invalid value for '--dropout'"),
     ],
 )
 def test_wrong_words_are_refused_with_the_usage(tmp_path, words, told):

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -173,13 +174,11 @@ def test_a_failure_leaves_no_file_and_the_old_one(tmp_path, suffix, stop, at):
 def test_what_cannot_be_written_is_refused(tmp_path):
     for name in ("table.xlsx", "table", "table.csv.gz"):
         words = r"out must end in .csv, .parquet, .jsonl; got '.*table"
-        assert_refused(lambda name=name: write_table(iter([]), tmp_path / name), InputValueError, words)
+        assert_refused(partial(write_table, iter([]), tmp_path / name), InputValueError, words)
     for suffix in (".csv", ".parquet", ".jsonl"):
         words = "data must hold sequences to answer for; got none"
-        assert_refused(lambda suffix=suffix: write_table(iter([]), tmp_path / f"a{suffix}"), InputValueError, words)
+        assert_refused(partial(write_table, iter([]), tmp_path / f"a{suffix}"), InputValueError, words)
         (tmp_path / f"folder{suffix}").mkdir()
         path = tmp_path / f"folder{suffix}"
-        assert_refused(
-            lambda path=path: write_table(pieces_of([("a", 0, 1.0)]), path), FileError, "cannot be written: "
-        )
+        assert_refused(partial(write_table, pieces_of([("a", 0, 1.0)]), path), FileError, "cannot be written: ")
     assert len(list(tmp_path.iterdir())) == 3

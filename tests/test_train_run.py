@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -137,7 +138,7 @@ def test_other_data_are_refused(tmp_path, monkeypatch):
 def test_there_must_be_a_run_to_resume(tmp_path):
     for out in (tmp_path, tmp_path / "none"):
         words = "there is no run to resume"
-        assert_refused(lambda out=out: train(settings_for(), out, resume=True), FileMissingError, words)
+        assert_refused(partial(train, settings_for(), out, resume=True), FileMissingError, words)
 
 
 def test_what_a_kill_leaves_before_the_first_file_is_no_run(tmp_path):
@@ -170,7 +171,8 @@ def test_ten_kills_cost_nothing(tmp_path):
         command = [sys.executable, "-m", "tests.killed_training", str(folder), how]
         process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
-        assert process.stdout.readline() == "begun\n"
+        with process.stdout as told:
+            assert told.readline() == "begun\n"
         return process
 
     before = time.monotonic()

@@ -1,5 +1,7 @@
 """The parts of the data: they share nothing, leave nothing out, and have the classes in their shares."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -73,7 +75,7 @@ def test_three_sequences_are_enough_and_two_are_not():
     for count in (0, 1, 2):
         sequences = unlabelled(3).only(range(count))
         assert_refused(
-            lambda sequences=sequences: split(sequences, validation=0.15, test=0.15, seed=0),
+            partial(split, sequences, validation=0.15, test=0.15, seed=0),
             InputValueError,
             f"data must hold more sequences to be split into train, validation and test; got {count}",
         )

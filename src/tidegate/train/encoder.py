@@ -94,7 +94,7 @@ class Encoder(nn.Module):
             for count in [len(features[place].categories) for place in self._categories]
         )
         for table in self.embeddings:
-            nn.init.zeros_(table.weight[-2:])  # type: ignore[index,arg-type]
+            nn.init.zeros_(table.weight[-2:])  # type: ignore[index]
 
     @property
     def width(self) -> int:
