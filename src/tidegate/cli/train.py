@@ -77,7 +77,11 @@ def _scores(run: Run) -> Table:
     for part in ("validation", "test"):
         scores = run.facts[part]
         if scores:
-            table.add_row(part, f"{run.facts['data'][part]:,}", *(f"{scores[name]:.4f}" for name in names))
+            table.add_row(
+                part,
+                f"{run.facts['data'][part]:,}",
+                *("" if scores.get(name) is None else f"{scores[name]:.4f}" for name in names),
+            )
     table.caption = f"best after {run.facts['best_epoch'] + 1} of {len(run.facts['history'])} epochs"
     table.caption_justify = "left"
     return table

@@ -8,7 +8,7 @@ from typing import Any
 from tidegate.data.folders import NO_COLUMNS
 from tidegate.data.sequences import Columns, Feature, Label, Sequences
 from tidegate.data.table import sequences_of
-from tidegate.data.table_files import ROWS
+from tidegate.data.table_parquet import ROWS
 from tidegate.errors import InputTypeError, InputValueError
 from tidegate.extras import require
 

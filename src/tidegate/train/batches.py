@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
 from tidegate.data.sequences import Sequences
+from tidegate.errors import InputValueError
 
 __all__ = ["Batch", "Batches"]
 
@@ -23,7 +25,7 @@ class Batch:
 
     #: (B,) which sequences they are.
     numbers: NDArray[np.int64]
-    values: Float[Tensor, "T B F"]
+    values: Shaped[Tensor, "T B F"]
     #: (B,) how many of the steps are theirs; 0 for a sequence that ended in an earlier chunk.
     lengths: Int[Tensor, "B"]
     #: (B,) or per step (T, B); NaN where it is not known, or where a sequence is not at its end.
@@ -43,6 +45,8 @@ class Batches:
 
     Iterating gives one epoch. Sequences of like length come together, unless `sort` is False; with `chunk`, each batch
     is given in pieces of at most so many steps, one after the other. What lies on disk is read piece by piece.
+
+    Raises `InputValueError` for a sequence without steps.
     """
 
     def __init__(
@@ -56,11 +60,14 @@ class Batches:
         sort: bool = True,
     ) -> None:
         self.sequences, self.numbers = sequences, np.asarray(numbers, np.int64)
+        short = self.numbers[self._lengths(self.numbers) == 0]
+        if len(short):
+            raise InputValueError(f"sequence {sequences.ids[int(short[0])]!r} must have at least one step; it has none")
         self.batch_size, self.chunk, self.shuffle, self.sort = batch_size, chunk, shuffle, sort
         self.epoch = 0
 
     def __len__(self) -> int:
-        """How many pieces an epoch has."""
+        """How many pieces this epoch has: with `chunk` and `shuffle` that differs from one epoch to another."""
         return sum(self._pieces(group) for group in self._groups())
 
     def __iter__(self) -> Iterator[Batch]:
@@ -78,19 +85,24 @@ class Batches:
         for start in range(0, len(ordered), together):
             near = ordered[start : start + together]
             if self.sort:
-                near = near[np.argsort(self.sequences.lengths[near], kind="stable")]
+                near = near[np.argsort(self._lengths(near), kind="stable")]
             groups += [near[at : at + self.batch_size] for at in range(0, len(near), self.batch_size)]
         if self.shuffle is not None:
             order = np.random.default_rng([self.shuffle, self.epoch, 1]).permutation(len(groups))
             groups = [groups[at] for at in order]
         return groups
 
+    def _lengths(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        offsets = self.sequences.offsets  # not of all sequences: there may be millions, and every batch asks
+        lengths: NDArray[np.int64] = offsets[numbers + 1] - offsets[numbers]
+        return lengths
+
     def _pieces(self, group: NDArray[np.int64]) -> int:
-        longest = int(self.sequences.lengths[group].max())
+        longest = int(self._lengths(group).max())
         return 1 if self.chunk is None else -(-longest // self.chunk)
 
     def _of(self, group: NDArray[np.int64]) -> Iterator[Batch]:
-        lengths = self.sequences.lengths[group]
+        lengths = self._lengths(group)
         longest = int(lengths.max())
         width = longest if self.chunk is None else self.chunk
         for start in range(0, longest, width):
@@ -107,7 +119,7 @@ class Batches:
 
     def _values(self, group: NDArray[np.int64], start: int, here: NDArray[np.int64], width: int) -> Tensor:
         held = self.sequences.values
-        values = np.zeros((width, len(group), held.shape[1]), held.dtype)
+        values = np.zeros((width, len(group), held.shape[1]), _torch_dtype(held.dtype))
         for place, (number, count) in enumerate(zip(group, here, strict=True)):
             first = int(self.sequences.offsets[number]) + start
             values[:count, place] = held[first : first + count]
@@ -118,10 +130,16 @@ class Batches:
         if label is None:
             return None
         if not label.per_step:
-            ends = start + here == self.sequences.lengths[group]
+            ends = start + here == self._lengths(group)
             return torch.from_numpy(np.where(ends & (here > 0), label.values[group], np.nan))
         values = np.full((width, len(group)), np.nan)
         for place, (number, count) in enumerate(zip(group, here, strict=True)):
             first = int(self.sequences.offsets[number]) + start
             values[:count, place] = label.values[first : first + count]
         return torch.from_numpy(values)
+
+
+def _torch_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The smallest type that holds the same numbers and that torch computes with."""
+    wider = {"u2": "i4", "u4": "i8", "u8": "f8"}
+    return np.dtype(wider.get(dtype.str[1:], dtype.str[1:]))

@@ -2,9 +2,8 @@
 
 import json
 import os
-import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,21 @@ from torch import Tensor
 from tidegate.errors import FileError, FileMissingError
 from tidegate.extras import require
 
-__all__ = ["Checkpoint", "read_checkpoint", "write_checkpoint", "write_whole"]
+__all__ = [
+    "Checkpoint",
+    "clear_unfinished",
+    "optimizer_state",
+    "read_checkpoint",
+    "restore_optimizer",
+    "unfinished",
+    "whole_file",
+    "write_checkpoint",
+    "write_whole",
+]
 
 _FORMAT = "tidegate.checkpoint/1"
 _KEY = "tidegate"
+_UNFINISHED = "-unfinished"
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +45,12 @@ def write_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     Raises `FileError` if the disk is full or the folder cannot be written; what was there before is then still there.
     """
     safetensors = require("safetensors.torch", "train")
-    tensors = {name: tensor.detach().contiguous() for name, tensor in checkpoint.tensors.items()}
-    metadata = {_KEY: json.dumps({"format": _FORMAT, **checkpoint.state})}
+    # copies, for safetensors refuses tensors that share memory
+    tensors = {
+        name: tensor.detach().clone(memory_format=torch.contiguous_format)
+        for name, tensor in checkpoint.tensors.items()
+    }
+    metadata = {_KEY: json.dumps({"format": _FORMAT, **checkpoint.state}, allow_nan=False)}
     write_whole(path, safetensors.save(tensors, metadata))
 
 
@@ -45,26 +59,41 @@ def write_whole(path: Path, content: bytes) -> None:
 
     Raises `FileError` in a sentence for whatever the disk says.
     """
-    name = None
+    with whole_file(path) as beside, beside.open("wb") as file:
+        file.write(content)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write to, which takes its place when all is done; on any error nothing of it stays.
+
+    Raises `FileError` in a sentence for whatever the disk says.
+    """
+    beside = unfinished(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(name).chmod(0o666 & ~umask)  # mkstemp makes a file that nobody else may read
-        Path(name).replace(path)
-        _sync_folder(path.parent)
+        yield beside
+        _sync(beside, os.O_RDWR)
+        beside.replace(path)
+        with suppress(OSError):  # not every system lets folders be synchronised
+            _sync(path.parent, os.O_RDONLY)
     except BaseException as error:
-        if name is not None:
-            with suppress(OSError):
-                Path(name).unlink()
-        if isinstance(error, OSError):
+        with suppress(OSError):
+            beside.unlink()
+        if isinstance(error, OSError) and not isinstance(error, FileError):
             raise FileError(f"{str(path)!r} cannot be written: {error.strerror or error}") from error
         raise
+
+
+def unfinished(path: Path) -> Path:
+    """Where `path` is written until it is whole; a process that is killed leaves this behind."""
+    return path.with_name(f".{path.name}{_UNFINISHED}")
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Remove what processes that were killed left unfinished in a folder and the folders in it."""
+    for path in folder.rglob(f".*{_UNFINISHED}"):
+        path.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -80,7 +109,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            # copies, for a tensor that looks into the file ends the process (SIGBUS) once somebody cuts the file short
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dict
     except safetensors.SafetensorError as error:
         raise FileError(f"{str(path)!r} is truncated or not a safetensors file: {error}") from error
     try:
@@ -110,11 +140,10 @@ def restore_optimizer(
         optimizer.state[parameters[parameter]][key] = tensor.clone()
 
 
-def _sync_folder(folder: Path) -> None:
-    """Have the disk remember the move itself, where the system lets folders be synchronised."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+def _sync(path: Path, access: int) -> None:
+    """Have the disk hold what was written to a file, or which files are in a folder."""
+    handle = os.open(path, access)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

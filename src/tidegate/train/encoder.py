@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -24,38 +24,45 @@ _ROWS = 2**16
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """What the training part says of each feature, (F,): of numbers their mean, spread and whether some are missing."""
+    """What the training part says of each feature, (F,)."""
 
+    #: How many values are there.
+    count: NDArray[np.int64]
+    #: Of those; 0 where there are none.
     mean: NDArray[np.float64]
+    #: Their standard deviation; exactly 0 for a feature that does not vary.
     spread: NDArray[np.float64]
+    #: Whether some are not there.
     missing: NDArray[np.bool_]
 
 
-def statistics(sequences: Sequences, numbers: Sequence[int]) -> Statistics:
-    """Mean and standard deviation of every feature over the steps of some sequences; read once, in bounded memory.
-
-    A feature that does not vary, or is not there at all, has a spread of 1.
-    """
+def statistics(sequences: Sequences, numbers: Sequence[int] | NDArray[np.int64]) -> Statistics:
+    """Mean and standard deviation of every feature over the steps of some sequences; read once, in bounded memory."""
     width = len(sequences.features)
-    count, mean, squares = np.zeros(width), np.zeros(width), np.zeros(width)
+    count, mean, squares = np.zeros(width, np.int64), np.zeros(width), np.zeros(width)
+    low, high = np.full(width, np.inf), np.full(width, -np.inf)
     missing = np.zeros(width, bool)
     for number in numbers:
-        rows = sequences.rows(number)
+        rows = sequences.rows(int(number))
         for start in range(rows.start, rows.stop, _ROWS):
             part = np.asarray(sequences.values[start : min(start + _ROWS, rows.stop)], np.float64)
             there = ~np.isnan(part)
             missing |= ~there.all(0)
+            low, high = np.fmin(low, np.fmin.reduce(part)), np.fmax(high, np.fmax.reduce(part))
             here = there.sum(0)
-            own = np.where(there, part, 0).sum(0) / np.maximum(here, 1)
-            spread = (np.where(there, part - own, 0) ** 2).sum(0)
+            some = np.maximum(here, 1)
+            own = np.where(there, part, 0).sum(0) / some
+            rest = np.where(there, part - own, 0)
+            slip = rest.sum(0) / some  # what rounding took from the mean, which at a large offset is no small thing
+            own += slip
             # Chan et al. 1983: two parts' means and sums of squares put together without cancellation
             total = np.maximum(count + here, 1)
-            squares += spread + (own - mean) ** 2 * count * here / total
+            squares += ((rest - slip) ** 2 * there).sum(0) + (own - mean) ** 2 * count * here / total
             mean += (own - mean) * here / total
             count += here
-    deviation = np.sqrt(squares / np.maximum(count, 1))
-    varies = deviation > 1e-12 * np.maximum(np.abs(mean), 1)
-    return Statistics(mean, np.where(varies, deviation, 1.0), missing)
+    varies = high > low
+    mean = np.where(varies | (count == 0), mean, low)
+    return Statistics(count, mean, np.where(varies, np.sqrt(squares / np.maximum(count, 1)), 0.0), missing)
 
 
 class Encoder(nn.Module):
@@ -63,9 +70,10 @@ class Encoder(nn.Module):
 
     A number or boolean becomes one input of mean 0; all inputs together have a root mean square length of 4, which
     moves a fresh layer's gates by a fraction of one, however many there are (PyTorch draws weights with a variance of
-    1/(3H), so an input of length `l` moves each gate by `l/sqrt(3H)`). A missing number becomes the mean, and, for
-    features that are ever missing in training, one more input says so. A category becomes a few learned numbers, with
-    one row more for missing and one for categories never seen in training.
+    1/(3H), so an input of length `l` moves each gate by `l/sqrt(3H)`). One that does not vary in training is always 0,
+    since nothing can be learned of it. A missing number becomes the mean, and, for features that are ever missing in
+    training, one more input says so. A category becomes a few learned numbers, with one row more for missing and one
+    for categories that are not known, which are 0 until something is learned of them.
     """
 
     mean: Tensor
@@ -85,6 +93,8 @@ class Encoder(nn.Module):
             nn.Embedding(count + 2, min(_WIDEST, (count + 3) // 2))
             for count in [len(features[place].categories) for place in self._categories]
         )
+        for table in self.embeddings:
+            nn.init.zeros_(table.weight[-2:])  # type: ignore[index]
 
     @property
     def width(self) -> int:
@@ -94,11 +104,14 @@ class Encoder(nn.Module):
 
     def fit(self, found: Statistics) -> None:
         """Take mean and spread of the training part."""
-        scale = _LENGTH / max(len(self._numbers), 1) ** 0.5 / found.spread[self._numbers]
+        spread = found.spread[self._numbers]
+        varies = spread > 0
+        share = _LENGTH / max(int(varies.sum()), 1) ** 0.5
+        scale = np.where(varies, share / np.where(varies, spread, 1), 0)
         self.mean.copy_(torch.from_numpy(found.mean[self._numbers]))
         self.scale.copy_(torch.from_numpy(scale))
 
-    def forward(self, values: Float[Tensor, "T B F"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "T B E"]:
+    def forward(self, values: Shaped[Tensor, "T B F"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "T B E"]:
         """The inputs of the recurrent layer."""
         numbers = values[..., self._numbers]
         missing = numbers.isnan()
@@ -108,7 +121,7 @@ class Encoder(nn.Module):
             parts.append(values[..., self._flags].isnan().to(dtype))
         for place, table in zip(self._categories, self.embeddings, strict=True):
             count = len(self.features[place].categories)
-            codes = values[..., place]
-            codes = torch.where(codes.isnan(), count, torch.where((codes < 0) | (codes >= count), count + 1, codes))
-            parts.append(table(codes.long()).to(dtype))
+            missing, codes = values[..., place].isnan(), values[..., place].nan_to_num(-1).long()
+            codes = torch.where(missing, count, torch.where((codes < 0) | (codes >= count), count + 1, codes))
+            parts.append(table(codes).to(dtype))
         return torch.cat(parts, -1)

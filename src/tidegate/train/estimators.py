@@ -88,7 +88,8 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         if not isinstance(seed, int | np.integer):
             seed = check_random_state(seed).randint(2**31)
         label = y if categories is None else np.array(categories, object)[y]
-        self.run_ = fit(X, label, test=0.0, seed=int(seed), **options)
+        task = "classify" if categories is not None else "regress"
+        self.run_ = fit(X, label, task=task, test=0.0, seed=int(seed), **options)
         self.n_iter_ = len(self.run_.facts["history"])
 
     def _sequences(self, X: Any, *, fitting: bool) -> Any:

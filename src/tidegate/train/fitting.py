@@ -1,6 +1,7 @@
 """A training run from sequences to a model: parts, first weights, epochs, the best of them, and its score."""
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tidegate.data.sequences import Sequences
-from tidegate.errors import InputValueError
+from tidegate.errors import FileError, InputValueError
 from tidegate.extras import require
 from tidegate.nn.init import chrono_
 from tidegate.train.batches import Batch, Batches
@@ -23,12 +24,13 @@ from tidegate.train.checkpoint import (
     write_checkpoint,
 )
 from tidegate.train.encoder import statistics
+from tidegate.train.fingerprint import difference, fingerprint
 from tidegate.train.learner import Learner
 from tidegate.train.loop import fit_quietly, quiet
 from tidegate.train.model import ModelConfig, SequenceModel
 from tidegate.train.settings import Settings
 from tidegate.train.split import Split
-from tidegate.train.tasks import Task
+from tidegate.train.tasks import Task, known_values
 
 require("lightning", "train")
 
@@ -62,8 +64,8 @@ class Fitted:
 
     model: SequenceModel
     task: Task
-    #: One record an epoch: epoch, train_loss, and the validation's loss and metrics.
-    history: tuple[Mapping[str, float], ...]
+    #: One record an epoch: epoch, train_loss, and the validation's loss and metrics; None for a number not finite.
+    history: tuple[Mapping[str, float | None], ...]
     best_epoch: int
     #: The validation's loss and metrics with the best weights.
     validation: Mapping[str, float]
@@ -76,25 +78,29 @@ class _Standing:
     epoch: int = 0
     done: int = 0
     best_epoch: int = -1
-    best_loss: float = float("inf")
-    history: list[dict[str, float]] = field(default_factory=list)
+    #: None before an epoch has a finite loss.
+    best_loss: float | None = None
+    #: Whether a weight is NaN or infinite, from where no step leads back.
+    diverged: bool = False
+    history: list[dict[str, float | None]] = field(default_factory=list)
 
 
 def new_model(sequences: Sequences, parts: Split, task: Task, settings: Settings) -> SequenceModel:
-    """A model with its first weights, normalised by the training part. The same seed gives the same."""
-    found = statistics(sequences, [int(number) for number in parts.train])
-    absent = [
-        feature.name
-        for feature, missing, spread, mean in zip(
-            sequences.features, found.missing, found.spread, found.mean, strict=True
-        )
-        if missing and spread == 1 and mean == 0 and feature.kind != "category"
-        and _all_missing(sequences, parts, feature.name)
-    ]  # fmt: skip
-    if absent:
+    """A model with its first weights, normalised by the training part. The same seed gives the same.
+
+    Raises `InputValueError` for whatever could not be trained on: no part that tells when to stop or none of its labels
+    known, a feature that is missing everywhere, options that do not go together.
+    """
+    if not len(known_values(sequences, parts.validation)):
         raise InputValueError(
-            f"feature {absent[0]!r} must have a value somewhere in the training part; all are missing"
+            f"label {task.label!r} must be known somewhere in the validation part, which tells when to stop; it is not"
         )
+    found = statistics(sequences, parts.train)
+    for feature, count in zip(sequences.features, found.count, strict=True):
+        if not count:
+            raise InputValueError(
+                f"feature {feature.name!r} must have a value somewhere in the training part; all are missing"
+            )
     config = ModelConfig(
         features=sequences.features,
         flagged=tuple(bool(missing) for missing in found.missing),
@@ -120,6 +126,7 @@ def new_model(sequences: Sequences, parts: Split, task: Task, settings: Settings
 
 
 def fit_model(
+    model: SequenceModel,
     sequences: Sequences,
     parts: Split,
     task: Task,
@@ -129,41 +136,41 @@ def fit_model(
     resume: bool = False,
     progress: Callable[[Moment], None] | None = None,
 ) -> Fitted:
-    """Train a new model, or go on where `folder` left off; on the CPU, the same to the bit either way.
+    """Train a `new_model` in place, or go on where `folder` left off; on the CPU, the same to the bit either way.
 
     Checkpoints go to `folder`, after every epoch: `last.safetensors`, from which to go on, and `best.safetensors`.
 
     Raises:
-        InputValueError: the data do not go with the settings, or with the run to be resumed.
+        InputValueError: the data or settings are not those of the run to be resumed, or training diverged.
         FileError: a checkpoint cannot be written or read.
         KeyboardInterrupt: interrupted; the last checkpoint is there.
     """
     train = Batches(sequences, parts.train, settings.batch_size, chunk=settings.chunk, shuffle=settings.seed)
     stop = Batches(sequences, parts.validation, settings.batch_size, chunk=settings.chunk)
-    if not len(parts.validation):
-        raise InputValueError("validation must leave sequences that tell when to stop; there are none")
-    model = new_model(sequences, parts, task, settings)
     learner = Learner(model, task, settings, len(train) * settings.epochs)
-    keeper = _Keeper(train, folder, _fingerprint(sequences, parts, settings), progress)
-    if resume:
-        assert folder is not None
-        keeper.resume(learner, read_checkpoint(folder / "last.safetensors"))
-    if not keeper.over(settings):
-        with threads(settings.threads), quiet(), torch.random.fork_rng(devices=[]):
-            trainer = lightning.Trainer(
-                accelerator="cpu",
-                devices=1,
-                max_epochs=settings.epochs - keeper.standing.epoch,
-                gradient_clip_val=settings.clip_norm or None,
-                precision="32-true" if settings.precision == "32" else "bf16-mixed",
-                callbacks=[keeper],
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                num_sanity_val_steps=0,
-            )
-            fit_quietly(trainer, learner, train, stop)
+    with threads(settings.threads):
+        # without a folder nobody asks, and data on disk need not be read once more
+        keeper = _Keeper(train, folder, {} if folder is None else fingerprint(sequences, parts, settings), progress)
+        if resume:
+            assert folder is not None
+            keeper.resume(learner, folder / "last.safetensors")
+        if not keeper.over(settings):
+            with quiet(), torch.random.fork_rng(devices=[]):
+                trainer = lightning.Trainer(
+                    accelerator="cpu",
+                    devices=1,
+                    max_epochs=settings.epochs - keeper.standing.epoch,
+                    gradient_clip_val=settings.clip_norm or None,
+                    precision="32-true" if settings.precision == "32" else "bf16-mixed",
+                    callbacks=[keeper],
+                    logger=False,
+                    enable_checkpointing=False,
+                    enable_progress_bar=False,
+                    enable_model_summary=False,
+                    num_sanity_val_steps=0,
+                )
+                # an iterable without a length: epochs of chunks have different ones, and Lightning asks only once
+                fit_quietly(trainer, learner, _Uncounted(train), stop)
     best = keeper.best()
     if best is None:
         raise InputValueError("the validation loss must become finite in some epoch; it never did: lower learning_rate")
@@ -172,7 +179,7 @@ def fit_model(
     validation = {
         name.removeprefix("validation_"): value
         for name, value in standing.history[standing.best_epoch].items()
-        if name.startswith("validation_")
+        if name.startswith("validation_") and value is not None
     }
     return Fitted(model.eval(), task, tuple(standing.history), standing.best_epoch, validation)
 
@@ -200,6 +207,16 @@ def threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+class _Uncounted:
+    """Batches of which nobody knows how many there are."""
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self._batches)
+
+
 class _Keeper(lightning.Callback):
     """Draws every epoch's random numbers from seed and epoch, keeps the best weights, writes checkpoints."""
 
@@ -207,37 +224,46 @@ class _Keeper(lightning.Callback):
         self,
         batches: Batches,
         folder: Path | None,
-        fingerprint: Mapping[str, Any],
+        fingerprint: dict[str, Any],
         progress: Callable[[Moment], None] | None,
     ) -> None:
         self.batches, self.folder, self.fingerprint, self.progress = batches, folder, fingerprint, progress
+        assert batches.shuffle is not None
+        self.seed = batches.shuffle
         self.standing = _Standing()
         self._best: dict[str, Tensor] | None = None
         self._optimizer: dict[str, Tensor] = {}
         self._losses: list[float] = []
+        self._count = 0
 
     # ------------------------------------------------------------------------------------------ checkpoints
 
-    def resume(self, learner: Learner, found: Checkpoint) -> None:
+    def resume(self, learner: Learner, path: Path) -> None:
         """Take up what a checkpoint says."""
-        told = dict(found.state)
-        if told.pop("run") != dict(self.fingerprint):
-            raise InputValueError("data and options must be those of the run that is resumed; they differ")
-        self.standing = _Standing(**told)
-        parts = {"model": {}, "optimizer": {}}  # type: dict[str, dict[str, Tensor]]
-        for name, tensor in found.tensors.items():
-            part, _, rest = name.partition("/")
-            parts[part][rest] = tensor
-        learner.model.load_state_dict(parts["model"])
-        self._optimizer = parts["optimizer"]
+        found = read_checkpoint(path)
+        with _as_damage(path):
+            state = dict(found.state)
+            differs = difference(state.pop("run"), self.fingerprint)
+        if differs is not None:
+            raise InputValueError(differs)
+        with _as_damage(path):
+            self.standing = _Standing(**state)
+            learner.model.load_state_dict(_part(found, "model/"))
+            self._optimizer = _part(found, "optimizer/")
+            known = dict(learner.model.named_parameters())
+            _demand({name.rpartition("/")[0] for name in self._optimizer}, among=known)
         learner.done = self.standing.done
-        assert self.folder is not None
         if self.standing.best_epoch >= 0:
-            self._best = dict(read_checkpoint(self.folder / "best.safetensors").tensors)
+            path = path.with_name("best.safetensors")
+            best = dict(read_checkpoint(path).tensors)
+            with _as_damage(path):
+                _demand(best, among=learner.model.state_dict())
+                _demand(learner.model.state_dict(), among=best)
+            self._best = best
 
     def over(self, settings: Settings) -> bool:
         """Whether nothing is left to do."""
-        return self.standing.epoch >= settings.epochs or self._patience_is_over(settings)
+        return self.standing.epoch >= settings.epochs or self._stops(settings)
 
     def best(self) -> dict[str, Tensor] | None:
         """The weights of the best epoch."""
@@ -255,7 +281,7 @@ class _Keeper(lightning.Callback):
         names = {id(parameter): name for name, parameter in learner.model.named_parameters()}
         tensors = {f"model/{name}": tensor for name, tensor in weights.items()}
         tensors |= {f"optimizer/{name}": held for name, held in optimizer_state(optimizer, names).items()}
-        state = {"run": dict(self.fingerprint), **vars(self.standing)}
+        state = {"run": self.fingerprint, **vars(self.standing)}
         write_checkpoint(Checkpoint(tensors, state), self.folder / "last.safetensors")
 
     # ------------------------------------------------------------------------------------------ Lightning's hooks
@@ -280,7 +306,7 @@ class _Keeper(lightning.Callback):
         batch_idx: int,
     ) -> None:
         """Tell how it goes."""
-        if outputs is not None:
+        if outputs:  # nothing where no label was known
             self._losses.append(float(outputs["loss"]))
         self._tell(pl_module, batch_idx + 1)
 
@@ -289,17 +315,21 @@ class _Keeper(lightning.Callback):
         assert isinstance(pl_module, Learner)
         scores = pl_module.validated()
         standing = self.standing
-        better = scores["loss"] < standing.best_loss
+        standing.diverged = not all(bool(parameter.isfinite().all()) for parameter in pl_module.model.parameters())
+        better = math.isfinite(scores["loss"]) and not standing.diverged
+        better = better and (standing.best_loss is None or scores["loss"] < standing.best_loss)
         if better:
             standing.best_epoch, standing.best_loss = standing.epoch, scores["loss"]
         train_loss = float(np.mean(self._losses)) if self._losses else float("nan")
         validated = {f"validation_{name}": value for name, value in scores.items()}
-        standing.history.append({"epoch": standing.epoch, "train_loss": train_loss, **validated})
+        told = {"train_loss": train_loss, **validated}
+        finite = {name: value if math.isfinite(value) else None for name, value in told.items()}
+        standing.history.append({"epoch": standing.epoch, **finite})
         standing.epoch += 1
         standing.done = pl_module.done
         self._keep(pl_module, trainer.optimizers[0], best=better)
-        self._tell(pl_module, len(self.batches), scores, best=better)
-        if self._patience_is_over(pl_module.settings):
+        self._tell(pl_module, self._count, scores, best=better)
+        if self._stops(pl_module.settings):
             trainer.should_stop = True
         self._begin()  # Lightning asks for the next epoch's batches before it says that the epoch begins
 
@@ -307,11 +337,14 @@ class _Keeper(lightning.Callback):
 
     def _begin(self) -> None:
         self.batches.epoch = self.standing.epoch
+        self._count = len(self.batches)
         self._losses = []
-        torch.manual_seed(_mixed(self.fingerprint["seed"], self.standing.epoch))
+        torch.manual_seed(_mixed(self.seed, self.standing.epoch))
 
-    def _patience_is_over(self, settings: Settings) -> bool:
-        return self.standing.epoch - 1 - self.standing.best_epoch >= settings.patience
+    def _stops(self, settings: Settings) -> bool:
+        """Whether nothing better is to be expected."""
+        standing = self.standing
+        return standing.diverged or standing.epoch - 1 - standing.best_epoch >= settings.patience
 
     def _tell(
         self,
@@ -326,7 +359,7 @@ class _Keeper(lightning.Callback):
         assert isinstance(learner, Learner)
         epoch = self.standing.epoch - (scores is not None)
         loss = self._losses[-1] if self._losses else None
-        self.progress(Moment(epoch, learner.settings.epochs, batch, len(self.batches), loss, scores, best))
+        self.progress(Moment(epoch, learner.settings.epochs, batch, self._count, loss, scores, best))
 
 
 def _mixed(seed: int, epoch: int) -> int:
@@ -342,21 +375,22 @@ def _memory_steps(sequences: Sequences, parts: Split, settings: Settings) -> flo
     return float(longest) if longest > 2 else 0.0
 
 
-def _all_missing(sequences: Sequences, parts: Split, name: str) -> bool:
-    place = [feature.name for feature in sequences.features].index(name)
-    return all(np.isnan(sequences.values[sequences.rows(int(number)), place]).all() for number in parts.train)
+@contextmanager
+def _as_damage(path: Path) -> Iterator[None]:
+    """What a file of another form brings about, as one sentence."""
+    try:
+        yield
+    except (KeyError, TypeError, RuntimeError, AttributeError) as error:
+        words = " ".join(str(error).split())
+        raise FileError(f"{str(path)!r} does not hold a run of this version of Tidegate: {words}") from error
 
 
-def _fingerprint(sequences: Sequences, parts: Split, settings: Settings) -> dict[str, Any]:
-    """What must be the same for a run to go on as if it had never stopped."""
-    chosen = settings.to_dict()
-    for name in ("data", "test_data"):  # the same files may lie elsewhere
-        chosen.pop(name)
-    return {
-        "seed": settings.seed,
-        "settings": chosen,
-        "sequences": len(sequences),
-        "steps": int(sequences.offsets[-1]),
-        "parts": [len(parts.train), len(parts.validation), len(parts.test)],
-        "threads": settings.threads or torch.get_num_threads(),
-    }
+def _demand(names: Iterable[str], *, among: Container[str]) -> None:
+    for name in names:
+        if name not in among:
+            raise KeyError(name)
+
+
+def _part(found: Checkpoint, prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin so, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in found.tensors.items() if name.startswith(prefix)}

@@ -80,10 +80,11 @@ class Learner(lightning.LightningModule):
             self.validation.update(told, label.long() if self.task.categories is not None else label)
 
     def validated(self) -> dict[str, float]:
-        """The loss and the metrics of the last validation, by name."""
-        loss = float(torch.stack(self._losses).sum()) / max(self._known, 1) if self._losses else math.nan
-        scores = {name: float(value) for name, value in self.validation.compute().items()} if self._known else {}
-        return {"loss": loss, **scores}
+        """The loss and the metrics of the last validation, by name; nothing if no label was known in it."""
+        if not self._known:
+            return {}
+        scores = {name: float(value) for name, value in self.validation.compute().items()}
+        return {"loss": float(torch.stack(self._losses).sum()) / self._known, **scores}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW; weights decay, biases, gains and initial states do not."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from tidegate.data.sequences import Feature
@@ -92,7 +92,7 @@ class SequenceModel(nn.Module):
 
     def forward(
         self,
-        values: Float[Tensor, "T B F"],
+        values: Shaped[Tensor, "T B F"],
         lengths: Int[Tensor, "B"] | None = None,
         hx: Float[Tensor, "LD B H"] | None = None,
     ) -> tuple[Tensor, Tensor]:

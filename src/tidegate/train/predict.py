@@ -1,7 +1,9 @@
 """What a trained model says of new sequences, as a table: to CSV, Parquet or JSON Lines."""
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from tidegate.data.sequences import Sequences
 from tidegate.errors import InputValueError
 from tidegate.extras import require
 from tidegate.train.batches import Batch, Batches
+from tidegate.train.checkpoint import whole_file
 from tidegate.train.fitting import threads
 from tidegate.train.model import SequenceModel
 from tidegate.train.settings import Settings
@@ -21,41 +24,64 @@ __all__ = ["answers", "write_table"]
 
 Columns = dict[str, np.ndarray]
 
+#: Steps that are answered together.
+_STEPS = 2**16
+
 
 def answers(model: SequenceModel, task: Task, settings: Settings, sequences: Sequences) -> Iterator[Columns]:
     """The model's answers, a table in pieces: `id`; per step also `step` and, if known, `time`; then `prediction`.
 
-    A classification adds `probability_<class>` for each class. The order is that of the sequences.
+    A classification adds `probability_<class>` for each class. The rows are sequence after sequence in the order of
+    `sequences`, and step after step. However long a sequence is, memory is bounded, unless the model reads both ways.
     """
-    every = np.arange(len(sequences))
-    batches = Batches(sequences, every, settings.batch_size, chunk=settings.chunk, sort=False)
-    carried = None
     with threads(settings.threads), torch.no_grad():
-        for batch in batches:
-            scores, carried = model(batch.values, batch.lengths, None if batch.start == 0 else carried)
-            told = task.told(scores).double().numpy()
-            piece = _of_steps(sequences, batch, told) if task.per_step else _of_ends(sequences, batch, told)
-            if piece is not None:
-                yield _answered(task, *piece)
+        for group in _groups(sequences.lengths, settings.batch_size):
+            yield from _of_group(model, task, sequences, group)
+
+
+def _groups(lengths: np.ndarray, most: int) -> Iterator[np.ndarray]:
+    """Sequences that follow each other and are asked together: as many steps as memory has, padding and all."""
+    start, longest = 0, 0
+    for number, length in enumerate(lengths.tolist()):
+        longest = max(longest, length)
+        if number > start and (number - start >= most or longest * (number - start + 1) > _STEPS):
+            yield np.arange(start, number)
+            start, longest = number, length
+    if start < len(lengths):
+        yield np.arange(start, len(lengths))
+
+
+def _of_group(model: SequenceModel, task: Task, sequences: Sequences, group: np.ndarray) -> Iterator[Columns]:
+    """The answers for some sequences: all of them at once; for one alone, which may be long, chunk after chunk."""
+    chunk = None if model.config.bidirectional else _STEPS
+    carried = None
+    for batch in Batches(sequences, group, len(group), chunk=chunk, sort=False):
+        scores, carried = model(batch.values, batch.lengths, carried)
+        told = task.told(scores).double().numpy()
+        if task.per_step:
+            yield _answered(task, *_of_steps(sequences, batch, told))
+        elif batch.last:
+            yield _answered(task, {"id": _ids(sequences, group)}, told)
 
 
 def write_table(pieces: Iterator[Columns], path: str | Path) -> int:
     """Write a table to a new file of the kind that its suffix says, .csv, .parquet or .jsonl; the number of rows.
 
-    Raises `InputValueError` for another suffix. The file is written whole or not at all.
+    The file is written whole or not at all. A number that is not finite is NaN in CSV and Parquet, null in JSON Lines.
+
+    Raises:
+        InputValueError: the suffix is another, or there is nothing to write.
+        FileError: the file cannot be written.
     """
     path = Path(path)
     writers = {".csv": _write_csv, ".parquet": _write_parquet, ".jsonl": _write_lines}
     if path.suffix.lower() not in writers:
-        raise InputValueError(f"out must be called {', '.join(writers)}; got {str(path)!r}")
-    beside = path.with_name(f".{path.name}-unfinished")
-    try:
-        rows = writers[path.suffix.lower()](pieces, beside)
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-    return rows
+        raise InputValueError(f"out must end in {', '.join(writers)}; got {str(path)!r}")
+    first = next(pieces, None)
+    if first is None:
+        raise InputValueError("data must hold sequences to answer for; got none")
+    with whole_file(path) as beside:
+        return writers[path.suffix.lower()](chain([first], pieces), beside)
 
 
 def _answered(task: Task, columns: Columns, told: np.ndarray) -> Columns:
@@ -67,17 +93,7 @@ def _answered(task: Task, columns: Columns, told: np.ndarray) -> Columns:
     return columns | {f"probability_{name}": told[:, place] for place, name in enumerate(names)}
 
 
-def _of_ends(sequences: Sequences, batch: Batch, told: np.ndarray) -> tuple[Columns, np.ndarray] | None:
-    """The sequences that end in this batch or chunk."""
-    lengths = sequences.lengths[batch.numbers]
-    here = batch.lengths.numpy()
-    ends = (batch.start + here == lengths) & (here > 0)
-    if not ends.any():
-        return None
-    return {"id": _ids(sequences, batch.numbers[ends])}, told[ends]
-
-
-def _of_steps(sequences: Sequences, batch: Batch, told: np.ndarray) -> tuple[Columns, np.ndarray] | None:
+def _of_steps(sequences: Sequences, batch: Batch, told: np.ndarray) -> tuple[Columns, np.ndarray]:
     """Every step of this batch or chunk, sequence after sequence."""
     here = batch.lengths.numpy()
     places = [
@@ -120,8 +136,6 @@ def _write_arrow(pieces: Iterator[Columns], opened: Any) -> int:
     finally:
         if writer is not None:
             writer.close()
-    if writer is None:
-        raise InputValueError("data must hold sequences to answer for; got none")
     return rows
 
 
@@ -129,9 +143,12 @@ def _write_lines(pieces: Iterator[Columns], path: Path) -> int:
     rows = 0
     with path.open("w", encoding="utf-8") as file:
         for columns in pieces:
-            lists: Mapping[str, list[Any]] = {name: _plain(values) for name, values in columns.items()}
-            for row in zip(*lists.values(), strict=True):
-                file.write(json.dumps(dict(zip(lists, row, strict=True)), ensure_ascii=False) + "\n")
+            for values in zip(*map(_plain, columns.values()), strict=True):
+                row = {
+                    name: None if isinstance(value, float) and not math.isfinite(value) else value
+                    for name, value in zip(columns, values, strict=True)
+                }
+                file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
                 rows += 1
     return rows
 

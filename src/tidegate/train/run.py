@@ -1,6 +1,7 @@
 """A run: from files to a folder with the model, its score and everything needed to go on or to use it."""
 
 import json
+import math
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +17,9 @@ from tidegate.data.read import read
 from tidegate.data.sequences import Columns, Feature, Label, Sequences
 from tidegate.errors import FileError, FileMissingError, InputValueError
 from tidegate.train.batches import Batches
-from tidegate.train.checkpoint import Checkpoint, read_checkpoint, write_checkpoint, write_whole
-from tidegate.train.fitting import Fitted, Moment, evaluate, fit_model
+from tidegate.train.checkpoint import Checkpoint, clear_unfinished, read_checkpoint, write_checkpoint, write_whole
+from tidegate.train.fingerprint import PLACES
+from tidegate.train.fitting import Fitted, Moment, evaluate, fit_model, new_model
 from tidegate.train.folders import check_out
 from tidegate.train.model import ModelConfig, SequenceModel
 from tidegate.train.predict import answers
@@ -36,7 +38,7 @@ class Score:
     """How well a model does on one part of the data."""
 
     sequences: int
-    #: The loss and the metrics by name; empty for a part of no sequences.
+    #: The loss and the metrics by name; empty for a part of no sequences, or of no known label.
     scores: Mapping[str, float]
 
 
@@ -148,6 +150,8 @@ def _train(
     progress: Callable[[Moment], None] | None,
 ) -> Run:
     folder = None if out is None else Path(out)
+    if folder is not None:
+        clear_unfinished(folder)
     if resume:
         if folder is None:
             raise InputValueError("out must be the folder of the run to resume; got None")
@@ -163,15 +167,18 @@ def _train(
         sequences, parts.train, name=settings.task, loss=settings.loss, class_weights=settings.class_weights
     )
     asked = _tests(settings, sequences, parts, task, tests)
+    model = new_model(sequences, parts, task, settings)
     if folder is not None:
         write_whole(folder / _CONFIG, settings.to_yaml().encode())
     fitted = fit_model(
+        model,
         sequences,
         parts,
         task,
         settings,
         folder=None if folder is None else folder / _CHECKPOINTS,
-        resume=resume and folder is not None and _began(folder),
+        resume=folder is not None
+        and (folder / _CHECKPOINTS / "last.safetensors").is_file(),  # a first epoch was finished
         progress=progress,
     )
     test = Score(0, {}) if asked is None else score(fitted.model, task, *asked, settings)
@@ -179,7 +186,8 @@ def _train(
     if folder is not None:
         state = {"config": fitted.model.config.to_dict(), "task": task.to_dict()}
         write_checkpoint(Checkpoint(fitted.model.state_dict(), state), folder / _MODEL)
-        write_whole(folder / _RUN, (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
+        text = json.dumps(_finite(facts), indent=2, ensure_ascii=False, allow_nan=False)
+        write_whole(folder / _RUN, (text + "\n").encode())
     return Run(fitted.model, task, settings, facts)
 
 
@@ -217,6 +225,8 @@ def _read(
     *,
     label: bool,
 ) -> Sequences:
+    if label and known_label is None and settings.task.startswith("regress"):  # or whole numbers might pass for classes
+        known_label = Label(settings.label or "label", np.empty(0), settings.task.endswith("-steps"))
     columns = Columns(
         id=settings.id,
         time=settings.time,
@@ -265,17 +275,10 @@ def _check_resumable(out: Path, settings: Settings) -> None:
         raise FileMissingError(f"there is no run to resume in {str(out)!r}")
     if (out / _MODEL).is_file() and (out / _RUN).is_file():
         raise InputValueError(f"{str(out)!r} holds a run that is finished; there is nothing to resume")
-    before = Settings.from_dict(read_settings(out / _CONFIG))
+    before = Settings.from_dict(read_settings(out / _CONFIG)).to_dict()
     for name, value in settings.to_dict().items():
-        if before.to_dict()[name] != value:
-            raise InputValueError(
-                f"{name} must be that of the run that is resumed, {before.to_dict()[name]!r}; got {value!r}"
-            )
-
-
-def _began(out: Path) -> bool:
-    """Whether a first epoch was finished."""
-    return (out / _CHECKPOINTS / "last.safetensors").is_file()
+        if name not in PLACES and before[name] != value:
+            raise InputValueError(f"{name} must be that of the run that is resumed, {before[name]!r}; got {value!r}")
 
 
 def _facts(
@@ -311,6 +314,15 @@ def _facts(
         "seed": settings.seed,
         "versions": {"tidegate": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }
+
+
+def _finite(facts: Any) -> Any:
+    """The same with None for numbers that JSON does not have."""
+    if isinstance(facts, float):
+        return facts if math.isfinite(facts) else None
+    if isinstance(facts, dict):
+        return {name: _finite(value) for name, value in facts.items()}
+    return [_finite(value) for value in facts] if isinstance(facts, list) else facts
 
 
 def _read_facts(path: Path) -> dict[str, Any]:

@@ -4,7 +4,9 @@ import difflib
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any, get_args, get_type_hints
 
 from tidegate.errors import FileError, FileMissingError, InputTypeError, InputValueError
@@ -66,12 +68,8 @@ class Settings:
     recompute: bool = option(False, "Compute the gates anew on the way back: less memory, more time.")
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
         for one in fields(self):
-            value = _coerced(getattr(self, one.name), hints[one.name])
-            if value is _WRONG:
-                raise InputTypeError(f"{one.name} must be {_words(hints[one.name])}; got {getattr(self, one.name)!r}")
-            object.__setattr__(self, one.name, value)
+            object.__setattr__(self, one.name, _as_setting(one.name, getattr(self, one.name)))
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise InputValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
@@ -79,19 +77,31 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not least <= value < below:
                 raise InputValueError(f"{name} must be {words}; got {value}")
+        if self.validation + self.test >= 1:
+            raise InputValueError(
+                f"validation and test must leave something to train on; got {self.validation} + {self.test}"
+            )
+        if self.bidirectional and self.chunk is not None:
+            raise InputValueError(
+                f"chunk must not be given with bidirectional, which reads from the end too; got {self.chunk}"
+            )
         if self.memory_steps != "auto" and not _is_memory(self.memory_steps):
             raise InputValueError(f"memory_steps must be auto, 0 or at least 2; got {self.memory_steps!r}")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
-        """Settings by their names; raises `InputValueError` for an unknown one, with the nearest known."""
+        """Settings by their names, as YAML and JSON hold them.
+
+        Raises `InputValueError` for an unknown one, with the nearest known, and for one that is out of its range;
+        `InputTypeError` for one that is of another type.
+        """
         names = [one.name for one in fields(cls)]
         for name in values:
             if name not in names:
                 near = difflib.get_close_matches(str(name).replace("-", "_"), names, 1)
                 hint = f": did you mean {near[0]!r}?" if near else f"; known are {', '.join(names)}"
                 raise InputValueError(f"there is no option {name!r}{hint}")
-        return cls(**values)
+        return cls(**{name: _as_setting(name, value) for name, value in values.items()})
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as YAML and JSON can hold them."""
@@ -99,7 +109,8 @@ class Settings:
 
     def to_yaml(self) -> str:
         """The settings as `read_settings` reads them."""
-        text: str = require("yaml", "train").safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+        yaml = require("yaml", "train")
+        text: str = yaml.dump(self.to_dict(), Dumper=_dumper(yaml), sort_keys=False, allow_unicode=True)
         return text
 
 
@@ -119,7 +130,8 @@ _SIZE = (0, _INFINITE, "at least 0 and finite")
 #: At least, below, and both in words.
 _RANGES: dict[str, tuple[float, float, str]] = {
     **dict.fromkeys(("hidden_size", "num_layers", "epochs", "batch_size", "patience", "threads", "chunk"), _COUNT),
-    **dict.fromkeys(("dropout", "recurrent_dropout", "validation", "test"), _SHARE),
+    **dict.fromkeys(("dropout", "recurrent_dropout", "test"), _SHARE),
+    "validation": (sys.float_info.min, 1, "above 0 and below 1"),
     **dict.fromkeys(("weight_decay", "clip_norm"), _SIZE),
     "learning_rate": (sys.float_info.min, _INFINITE, "above 0 and finite"),
     "seed": (0, 2**63, "in 0..2**63 - 1"),
@@ -146,17 +158,66 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileMissingError(f"there is no file {str(path)!r}")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = yaml.load(path.read_text(encoding="utf-8"), _loader(yaml))
+    except (yaml.YAMLError, *_DAMAGE) as error:
         raise FileError(f"{str(path)!r} is not YAML: {' '.join(str(error).split())}") from error
     if values is None:
         return {}
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise FileError(f"{str(path)!r} must hold options by their names; it holds a {type(values).__name__}")
-    return {name.replace("-", "_"): value for name, value in values.items()}
+    told: dict[str, Any] = {}
+    for name, value in values.items():
+        if (plain := name.replace("-", "_")) in told:
+            raise FileError(f"{str(path)!r} must name each option once; it names {plain!r} twice")
+        told[plain] = value
+    return told
+
+
+#: What PyYAML raises of itself for a value that is not what its tag says, for numbers out of bounds, and for lists in
+#: lists in lists.
+_DAMAGE = (ValueError, AttributeError, IndexError, KeyError, TypeError, OverflowError, RecursionError)
+
+
+@cache
+def _loader(yaml: ModuleType) -> Any:
+    """PyYAML's safe loader, which would let the second of two options of one name win; this one refuses it."""
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc,name-defined]
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            names = [self.construct_object(key, deep=True) for key, _ in node.value]
+            for place, name in enumerate(names):
+                if name in names[:place]:
+                    raise yaml.constructor.ConstructorError(None, None, f"{name!r} is given twice", node.start_mark)
+            return super().construct_mapping(node, deep)
+
+    return Loader
+
+
+@cache
+def _dumper(yaml: ModuleType) -> Any:
+    """PyYAML's safe dumper, which would write Unicode's own line ends as they are and read them back as spaces."""
+
+    class Dumper(yaml.SafeDumper):  # type: ignore[misc,name-defined]
+        pass
+
+    def represent(dumper: Any, text: str) -> Any:
+        style = '"' if any(end in text for end in "\x85\u2028\u2029") else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+    Dumper.add_representer(str, represent)
+    return Dumper
 
 
 _WRONG = object()
+
+
+def _as_setting(name: str, value: Any) -> Any:
+    """`value` as the type that the setting has; raises `InputTypeError` if it cannot be."""
+    hint = get_type_hints(Settings)[name]
+    found = _coerced(value, hint)
+    if found is _WRONG:
+        raise InputTypeError(f"{name} must be {_words(hint)}; got {value!r}")
+    return found
 
 
 def _coerced(value: Any, hint: Any) -> Any:  # noqa: PLR0911 - one a type
@@ -187,4 +248,4 @@ def _coerced(value: Any, hint: Any) -> Any:  # noqa: PLR0911 - one a type
 def _words(hint: Any) -> str:
     kinds = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
     options = [one for one in get_args(hint) if one is not type(None)]
-    return kinds.get(hint) or (kinds.get(options[0], "a list of names") if options else "a list of names")
+    return kinds.get(hint) or ("a list of names" if Ellipsis in options else kinds.get(options[0], "a list of names"))

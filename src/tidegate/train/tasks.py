@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
@@ -14,7 +15,7 @@ from tidegate.data.sequences import Label, Sequences
 from tidegate.errors import InputValueError
 from tidegate.extras import require
 
-__all__ = ["Task", "TaskName", "task_for"]
+__all__ = ["Task", "TaskName", "known_values", "task_for"]
 
 TaskName = Literal["classify", "label-steps", "regress", "regress-steps"]
 LossName = Literal["auto", "cross-entropy", "mse", "mae", "huber"]
@@ -64,9 +65,10 @@ class Task:
         """The loss of every sequence or step whose label is known: answers (..., outputs), label (...) with NaN."""
         known = ~label.isnan()
         answers, label = answers[known], label[known]
+        answers = answers.to(torch.promote_types(answers.dtype, torch.float32))  # the digits of a bfloat16 are too few
         if self.categories is not None:
-            weight = None if self.class_weights is None else answers.new_tensor(self.class_weights).float()
-            return cross_entropy(answers.float(), label.long(), weight, reduction="none")
+            weight = None if self.class_weights is None else answers.new_tensor(self.class_weights)
+            return cross_entropy(answers, label.long(), weight, reduction="none")
         target = ((label - self.mean) / self.spread).to(answers.dtype)
         functions: dict[str, Callable[..., Tensor]] = {"mse": mse_loss, "mae": l1_loss, "huber": huber_loss}
         return functions[self.loss](answers.squeeze(-1), target, reduction="none")
@@ -128,8 +130,11 @@ def task_for(
     kind = _kind(label)
     if name not in ("auto", kind):
         raise InputValueError(f"task must be {kind!r}, since label {label.name!r} is {_words(label)}; got {name!r}")
-    known = _known(sequences, label, train)
-    if len(np.unique(known)) < 2:
+    known = known_values(sequences, train)
+    if not np.isfinite(known).all():
+        raise InputValueError(f"label {label.name!r} must be finite; it holds {known[~np.isfinite(known)][0]:g}")
+    mean, spread = float(known.mean()) if len(known) else 0.0, _spread(known)
+    if not spread:
         got = "it is not known anywhere" if not len(known) else "it is always the same"
         raise InputValueError(f"label {label.name!r} must vary in the training part; {got}")
     losses = _LOSSES[label.categories is not None]
@@ -139,13 +144,14 @@ def task_for(
     if label.categories is None:
         if class_weights != "none":
             raise InputValueError(f"class_weights must be 'none' for a label that is a number; got {class_weights!r}")
-        return Task(kind, label.name, chosen, mean=float(known.mean()), spread=float(known.std()))
+        return Task(kind, label.name, chosen, mean=mean, spread=spread)
     if class_weights not in ("none", "balanced"):
         raise InputValueError(f"class_weights must be 'none' or 'balanced'; got {class_weights!r}")
     counts = np.bincount(known.astype(int), minlength=len(label.categories))
     weights = None
-    if class_weights == "balanced":  # a class that is absent has no weight that would matter
-        weights = tuple(float(len(known) / (len(counts) * max(count, 1))) for count in counts)
+    if class_weights == "balanced":  # 1 on the average of the training part; a class that is not in it counts as one
+        present = np.count_nonzero(counts)
+        weights = tuple(float(len(known) / (present * max(count, 1))) for count in counts)
     return Task(kind, label.name, chosen, label.categories, weights)
 
 
@@ -160,11 +166,23 @@ def _words(label: Label) -> str:
     return f"{what} of every {'step' if label.per_step else 'sequence'}"
 
 
-def _known(sequences: Sequences, label: Label, train: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The label's known values in the training part."""
+def known_values(sequences: Sequences, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The label of some sequences, or of their steps, as far as it is known."""
+    label = sequences.label
+    if label is None:
+        return np.empty(0)
     if label.per_step:
-        values = np.concatenate([label.values[sequences.rows(int(number))] for number in train] or [np.empty(0)])
+        values = np.concatenate([label.values[sequences.rows(int(number))] for number in numbers] or [np.empty(0)])
     else:
-        values = label.values[train]
+        values = label.values[numbers]
     known: NDArray[np.float64] = values[~np.isnan(values)]
     return known
+
+
+def _spread(known: NDArray[np.float64]) -> float:
+    """The standard deviation; 0 where nothing varies."""
+    if not len(known) or known.min() == known.max():
+        return 0.0
+    deviation = known - known.mean()
+    largest = float(np.abs(deviation).max())
+    return largest * float(np.sqrt(np.mean((deviation / largest) ** 2)))  # squares of what is tiny would be 0
