@@ -10,7 +10,7 @@ from tidegate.train import run
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    run.read = read  # type: ignore[assignment]
+    run.read = read  # type: ignore[attr-defined,assignment]
     out, resume = sys.argv[1], sys.argv[2] == "resume"
     settings = fitting_settings(
         data=("symbols.csv",), label="answer", epochs=120, patience=120, dropout=0.2, recurrent_dropout=0.2, chunk=5
