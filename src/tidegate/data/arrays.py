@@ -1,5 +1,7 @@
 """Arrays of numbers from `.npy` and `.npz` files, read without running code from them."""
 
+import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -15,7 +17,15 @@ __all__ = ["read_array", "read_arrays"]
 
 #: What numpy and zipfile raise for files that are not theirs, or are damaged.
 _DAMAGE: tuple[type[Exception], ...] = (ValueError, EOFError, OSError, KeyError, TypeError, SyntaxError)
-_DAMAGE += (zipfile.BadZipFile, zlib.error, NotImplementedError, MemoryError, OverflowError, RuntimeError)
+_DAMAGE += (
+    zipfile.BadZipFile,
+    zlib.error,
+    tokenize.TokenError,
+    NotImplementedError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+)
 
 
 def read_arrays(path: str | Path) -> Mapping[str, NDArray[Any]]:
@@ -35,7 +45,8 @@ def read_arrays(path: str | Path) -> Mapping[str, NDArray[Any]]:
     except OSError as error:
         raise FileError(f"{str(path)!r} cannot be read: {error.strerror}") from error
     try:
-        with file:
+        with file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of files that Python 2 wrote, and of headers that look like theirs
             arrays = _held(file)
     except _DAMAGE as error:
         told = str(error)
