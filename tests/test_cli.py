@@ -1,6 +1,7 @@
 """The command line as a person meets it: help, refusals in one sentence, an interrupt that leaves nothing behind."""
 
 import dataclasses
+import functools
 import io
 import itertools
 import json
@@ -32,6 +33,13 @@ from tidegate.train.demo import DEMO_SYSTEMS, TRAINING_STEPS
 def tidegate(*arguments, **options):
     command = [sys.executable, "-m", "tidegate", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **options)
+
+
+def interruptible(command, **options) -> subprocess.Popen[str]:
+    """A process that hears of Ctrl-C even where whoever runs the tests had it ignored, as a shell's background job."""
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, preexec_fn=heard, **pipes, **options)  # noqa: PLW1509 - no threads here
 
 
 def names(folder) -> list[str]:
@@ -185,7 +193,7 @@ def test_a_missing_package_is_one_line_that_names_the_extra(tmp_path, package):
 
 def test_an_interrupt_leaves_nothing_behind(tmp_path):
     command = [sys.executable, "-m", "tidegate", "demo", "--out", str(tmp_path / "run")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = interruptible(command)
     deadline = time.monotonic() + 120
     while not names(tmp_path):  # the staging folder: training begins
         assert process.poll() is None
@@ -292,7 +300,7 @@ def test_what_the_doctor_prints_fits_the_terminal_and_is_all_there(width):
 
 def test_an_interrupted_doctor_ends_with_130(models):
     command = [sys.executable, "-m", "tidegate", "doctor", "models:slow"]
-    process = subprocess.Popen(command, cwd=models, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = interruptible(command, cwd=models)
     assert process.stdout is not None
     assert process.stdout.readline() == "waiting\n"
     process.send_signal(signal.SIGINT)
