@@ -1,7 +1,7 @@
 """Tidegate: gated recurrent networks whose memory can be seen and steered."""
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tidegate import convert
 from tidegate.convert import accelerate, restore
@@ -10,10 +10,6 @@ from tidegate.gates import Trace, counterfactual, gate_health, gradient_flow, lo
 from tidegate.nn import GRU, RNN, Dense, Dropouts, GRUCell, RNNCell, explain, init
 from tidegate.ops import Pins
 from tidegate.stream import Stream
-
-if TYPE_CHECKING:
-    from tidegate.train.estimators import GRUClassifier, GRURegressor
-    from tidegate.train.run import fit
 
 __version__ = "0.1.0"
 __all__ = [
@@ -42,7 +38,7 @@ __all__ = [
     "trace",
 ]
 
-#: What trains: its module needs packages that `import tidegate` does not, and loads when the name is asked for.
+#: What trains, on a floor above this front: its module, which loads with all that it needs when the name is asked for.
 _TRAINING = {
     "GRUClassifier": "tidegate.train.estimators",
     "GRURegressor": "tidegate.train.estimators",
