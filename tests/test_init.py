@@ -298,3 +298,17 @@ def test_other_dtypes_are_initialised_too(dtype):
         change(module)
     block = module.weight_hh_l0[:H].double()
     torch.testing.assert_close(block @ block.T, torch.eye(H, dtype=torch.float64), atol=0.05, rtol=0)
+
+
+def test_chronos_log_spacing_has_as_many_short_memories_as_long_ones():
+    module = tg.init.chrono_(tg.GRU(I, 2000), 257.0, torch.Generator().manual_seed(0), spacing="log")
+    steps = 1 / starting_gates(module) - 1  # u
+    assert steps.min() >= 1 - 1e-3
+    assert steps.max() <= 256 + 0.1
+    for octave in range(8):
+        share = ((steps >= 2**octave) & (steps < 2 ** (octave + 1))).double().mean()
+        assert abs(float(share) - 1 / 8) < 0.03
+    wrong: Any = "linear"
+    assert_refused(
+        lambda: tg.init.chrono_(module, 257.0, spacing=wrong), InputValueError, 'spacing must be "uniform" or'
+    )

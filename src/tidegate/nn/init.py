@@ -6,6 +6,7 @@ every layer and direction; weights that it does not name stay.
 
 import math
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,23 +21,37 @@ __all__ = ["chrono_", "orthogonal_", "update_bias_"]
 
 
 @torch.no_grad()
-def chrono_(layer: nn.Module, steps: float, generator: torch.Generator | None = None) -> nn.Module:
+def chrono_(
+    layer: nn.Module,
+    steps: float,
+    generator: torch.Generator | None = None,
+    *,
+    spacing: Literal["uniform", "log"] = "uniform",
+) -> nn.Module:
     """Set the biases of the update gate, in place, for a memory of up to `steps` steps (Tallec & Ollivier 2018).
 
     Each unit gets a bias of `-log(u)` with `u` uniform in [1, steps - 1], so that its gate starts near `1/(1+u)` and it
-    forgets with a time constant of its own between 2 and `steps`. Other weights stay. Takes Tidegate's and torch.nn's
-    GRU layers and cells, every layer and direction; returns the layer.
+    forgets with a time constant of its own between 2 and `steps`. With `spacing` "log" it is `log(u)` that is uniform:
+    as many units remember for 2 to 4 steps as for 50 to 100, where the paper's draw has few short memories. Takes
+    Tidegate's and torch.nn's GRU layers and cells, every layer and direction; returns the layer.
 
     Raises:
         InputTypeError: the layer has no update gate (an RNN), or no biases; or what should be a number is none.
-        InputValueError: `steps` is less than 2, or not finite.
+        InputValueError: `steps` is less than 2, or not finite; or `spacing` is neither.
     """
     biases = _update_biases(layer)
     steps = check_number("steps", steps)
+    if spacing not in ("uniform", "log"):
+        raise InputValueError(f'spacing must be "uniform" or "log"; got {spacing!r}')
     if not 2 <= steps < math.inf:
         raise InputValueError(f"steps must be at least 2 and finite; got {steps:g}")
     for taken, carried, sign in biases:
-        taken.uniform_(1, max(steps - 1, 1), generator=generator).log_().mul_(-sign)
+        longest = max(steps - 1, 1)
+        if spacing == "log":
+            taken.uniform_(0, math.log(longest), generator=generator)
+        else:
+            taken.uniform_(1, longest, generator=generator).log_()
+        taken.mul_(-sign)
         carried.zero_()
     return layer
 

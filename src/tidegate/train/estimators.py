@@ -51,7 +51,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         patience: int = 30,
         batch_size: int = 32,
         learning_rate: float = 3e-3,
-        schedule: str = "constant",
+        schedule: str = "cosine",
         weight_decay: float = 0.0,
         clip_norm: float = 1.0,
         validation: float = 0.15,
@@ -94,13 +94,16 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
 
     def _sequences(self, X: Any, *, fitting: bool) -> Any:
         """X checked as scikit-learn checks it, as far as it knows such data; ragged sequences are ours to check."""
-        if isinstance(X, list) and X and np.ndim(X[0]) in (1, 2) and not _is_table(X):
+        if isinstance(X, list) and X and not _is_table(X):
             return X
-        if np.ndim(X) == 3 or getattr(X, "ndim", 2) == 3:
-            X = check_array(X, allow_nd=True, ensure_all_finite="allow-nan")
+        least = 2 if fitting else 1
+        if getattr(X, "ndim", 2) == 3:
+            X = check_array(X, allow_nd=True, ensure_all_finite="allow-nan", ensure_min_samples=least)
             _check_n_features(self, X.reshape(len(X), -1), reset=fitting)
             return X
-        return validate_data(self, X, reset=fitting, ensure_all_finite="allow-nan", dtype="numeric")
+        return validate_data(
+            self, X, reset=fitting, ensure_all_finite="allow-nan", dtype="numeric", ensure_min_samples=least
+        )
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -172,8 +175,9 @@ class GRURegressor(RegressorMixin, _Estimator):  # type: ignore[misc]
 
 
 def _is_table(rows: list[Any]) -> bool:
-    """Whether a list of rows is a table, all alike and of numbers, as scikit-learn takes it."""
-    return all(np.ndim(row) == 1 and len(row) == len(rows[0]) for row in rows)
+    """Whether a list is scikit-learn's own kind: rows alike, of one number a step; or nothing like sequences at all."""
+    depths = {np.ndim(row) if isinstance(row, list | tuple | np.ndarray) else 0 for row in rows}
+    return not depths & {1, 2} or (depths == {1} and len({len(row) for row in rows}) == 1)
 
 
 def _check_as_many(X: Any, y: NDArray[Any]) -> None:

@@ -225,7 +225,8 @@ def _read(
     *,
     label: bool,
 ) -> Sequences:
-    if label and known_label is None and settings.task.startswith("regress"):  # or whole numbers might pass for classes
+    asked = label or "y" in options
+    if asked and known_label is None and settings.task.startswith("regress"):  # or whole numbers might pass for classes
         known_label = Label(settings.label or "label", np.empty(0), settings.task.endswith("-steps"))
     columns = Columns(
         id=settings.id,

@@ -56,7 +56,7 @@ class Settings:
     patience: int = option(30, "Epochs without a better validation loss before it stops.")
     batch_size: int = option(32, "Sequences a step of training.")
     learning_rate: float = option(3e-3, "The largest learning rate of the schedule.")
-    schedule: str = option("constant", "cosine, or constant, each after a warm-up.")
+    schedule: str = option("cosine", "cosine, or constant, each after a warm-up.")
     weight_decay: float = option(0.0, "Decoupled weight decay.")
     clip_norm: float = option(1.0, "The gradient's largest norm; 0 leaves it as it is.")
     seed: int = option(0, "Draws the parts, the first weights and the order of the sequences.")
