@@ -6,7 +6,6 @@ every layer and direction; weights that it does not name stay.
 
 import math
 from collections.abc import Iterator
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +25,7 @@ def chrono_(
     steps: float,
     generator: torch.Generator | None = None,
     *,
-    spacing: Literal["uniform", "log"] = "uniform",
+    spacing: str = "uniform",
 ) -> nn.Module:
     """Set the biases of the update gate, in place, for a memory of up to `steps` steps (Tallec & Ollivier 2018).
 
