@@ -14,7 +14,8 @@ from tests.train_helpers import first_symbol, fitting_settings, in_parts, sequen
 from tidegate.errors import FileError, FileMissingError, InputValueError
 from tidegate.train.batches import Batches
 from tidegate.train.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from tidegate.train.fitting import Moment, evaluate, fit_model, new_model
+from tidegate.train.fitting import evaluate, fit_model, new_model
+from tidegate.train.keeper import Moment
 from tidegate.train.settings import Settings
 from tidegate.train.split import Split
 from tidegate.train.tasks import known_values, task_for

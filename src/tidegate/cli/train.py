@@ -7,8 +7,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
-from tidegate.train.fitting import Moment
+from tidegate.train.keeper import Moment
 from tidegate.train.predict import answers, write_table
 from tidegate.train.run import Run, load_run, train
 from tidegate.train.settings import Settings, read_settings
@@ -51,6 +52,8 @@ class _Bars:
             told = _in_words(moment.scores)
             self._best = told if moment.best else self._best
             self._bars.update(self._task, told=f"{told}; best {self._best}")
+        for alarm in moment.alarms:
+            self._bars.console.print(Text.assemble((f"after epoch {moment.epoch + 1}: ", "yellow"), alarm))
 
 
 def run_predict(console: Console, folder: Path, data: list[str], out: Path) -> None:

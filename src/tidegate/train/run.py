@@ -19,8 +19,9 @@ from tidegate.errors import FileError, FileMissingError, InputValueError
 from tidegate.train.batches import Batches
 from tidegate.train.checkpoint import Checkpoint, clear_unfinished, read_checkpoint, write_checkpoint, write_whole
 from tidegate.train.fingerprint import PLACES
-from tidegate.train.fitting import Fitted, Moment, evaluate, fit_model, new_model
+from tidegate.train.fitting import Fitted, evaluate, fit_model, new_model
 from tidegate.train.folders import check_out
+from tidegate.train.keeper import Moment
 from tidegate.train.model import ModelConfig, SequenceModel
 from tidegate.train.predict import answers
 from tidegate.train.settings import Settings, read_settings
