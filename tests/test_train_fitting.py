@@ -272,7 +272,7 @@ def test_a_crash_between_the_two_checkpoints_costs_nothing(tmp_path, monkeypatch
             raise KeyboardInterrupt
         write_checkpoint(checkpoint, path)
 
-    monkeypatch.setattr("tidegate.train.fitting.write_checkpoint", crashing)
+    monkeypatch.setattr("tidegate.train.keeper.write_checkpoint", crashing)
     with pytest.raises(KeyboardInterrupt):
         fit(sequences, settings, folder=tmp_path / "cut")
     monkeypatch.undo()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboardX.proto import event_pb2
 
 from tests.refusals import assert_refused
 from tests.train_files import READABLE, read
@@ -35,7 +36,9 @@ def settings_for(name="symbols.csv", **changed):
 
 
 def names(folder) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    """The files of a run, but its logs, which bear the time in their names."""
+    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    return sorted(str(path) for path in files if path.parts[0] != "logs")
 
 
 FILES = ["checkpoints/best.safetensors", "checkpoints/last.safetensors", "config.yaml", "model.safetensors", "run.json"]
@@ -54,6 +57,27 @@ def test_a_run_is_what_was_trained(tmp_path, name):
     assert run.facts["test"].keys() == run.facts["validation"].keys()
     sequences = loaded.read([name])
     assert sequences.label is None
+
+
+def test_the_logs_say_what_the_history_says(tmp_path):
+    run = train(settings_for(epochs=3), tmp_path / "run")
+    (path,) = (tmp_path / "run" / "logs").glob("events.out.tfevents.*")
+    told: dict[str, dict[int, float]] = {}
+    for record in records(path.read_bytes()):
+        event = event_pb2.Event.FromString(record)
+        for value in event.summary.value:
+            told.setdefault(value.tag, {})[event.step] = value.simple_value
+    for name in ("train_loss", "validation_loss", "validation_accuracy"):
+        expected = {one["epoch"]: pytest.approx(one[name], rel=1e-6) for one in run.facts["history"]}
+        assert told[name] == expected
+
+
+def records(content: bytes):
+    """The records of a file of events: a length of 8 bytes, its checksum of 4, the record and its checksum."""
+    while content:
+        length = int.from_bytes(content[:8], "little")
+        yield content[12 : 12 + length]
+        content = content[16 + length :]
 
 
 def test_other_test_data(tmp_path):

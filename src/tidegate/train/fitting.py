@@ -27,6 +27,7 @@ from tidegate.train.tasks import Task, known_values
 require("lightning", "train")
 
 import lightning.pytorch as lightning  # noqa: E402
+from lightning.pytorch.loggers import TensorBoardLogger  # noqa: E402
 
 __all__ = ["Fitted", "evaluate", "fit_model", "new_model"]
 
@@ -95,12 +96,14 @@ def fit_model(
     settings: Settings,
     *,
     folder: Path | None = None,
+    logs: Path | None = None,
     resume: bool = False,
     progress: Callable[[Moment], None] | None = None,
 ) -> Fitted:
     """Train a `new_model` in place, or go on where `folder` left off; on the CPU, the same to the bit either way.
 
     Checkpoints go to `folder`, after every epoch: `last.safetensors`, from which to go on, and `best.safetensors`.
+    Scores go to the folder `logs` too, as TensorBoard reads them.
 
     Raises:
         InputValueError: the data or settings are not those of the run to be resumed, or training diverged.
@@ -126,7 +129,7 @@ def fit_model(
                     gradient_clip_val=settings.clip_norm or None,
                     precision="32-true" if settings.precision == "32" else "bf16-mixed",
                     callbacks=[keeper],
-                    logger=False,
+                    logger=logs is not None and TensorBoardLogger(logs.parent, name=logs.name, version=""),
                     enable_checkpointing=False,
                     enable_progress_bar=False,
                     enable_model_summary=False,

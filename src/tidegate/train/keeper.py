@@ -176,6 +176,10 @@ class Keeper(lightning.Callback):
         validated = {f"validation_{name}": value for name, value in scores.items()}
         told = {"train_loss": train_loss, **validated}
         finite = {name: value if math.isfinite(value) else None for name, value in told.items()}
+        if trainer.logger is not None:
+            trainer.logger.log_metrics(
+                {name: value for name, value in finite.items() if value is not None}, standing.epoch
+            )
         standing.history.append({"epoch": standing.epoch, **finite})
         standing.epoch += 1
         standing.done = pl_module.done

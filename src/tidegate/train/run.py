@@ -30,7 +30,7 @@ from tidegate.train.tasks import Task, task_for
 
 __all__ = ["Run", "Score", "fit", "load_run", "train"]
 
-_CONFIG, _RUN, _MODEL, _CHECKPOINTS = "config.yaml", "run.json", "model.safetensors", "checkpoints"
+_CONFIG, _RUN, _MODEL, _CHECKPOINTS, _LOGS = "config.yaml", "run.json", "model.safetensors", "checkpoints", "logs"
 _FORMAT = "tidegate.run/1"
 
 
@@ -178,6 +178,7 @@ def _train(
         task,
         settings,
         folder=None if folder is None else folder / _CHECKPOINTS,
+        logs=None if folder is None else folder / _LOGS,
         resume=folder is not None
         and (folder / _CHECKPOINTS / "last.safetensors").is_file(),  # a first epoch was finished
         progress=progress,
