@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[1]
 SIZE = Size(9, 5, 3, 20)
 
 
+@pytest.mark.slow
 def test_torch_compile_takes_a_model_as_one_graph_and_export_keeps_the_operator():
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
     program = [sys.executable, "-m", "tests.compiled_model"]

@@ -50,7 +50,7 @@ def test_scikit_learns_own_checks(estimator, check):
 
 def test_it_learns_and_says_how_sure_it_is():
     X, y = which_came_first(120)
-    model = tg.GRUClassifier(hidden_size=16, epochs=30, threads=1, random_state=0).fit(X, y)
+    model = tg.GRUClassifier(hidden_size=16, epochs=80, threads=1, random_state=0).fit(X, y)
     assert model.classes_.tolist() == ["down", "up"]
     fresh, truth = which_came_first(60, seed=1)
     assert model.score(fresh, truth) > 0.95
@@ -63,7 +63,7 @@ def test_a_regressor_predicts_a_number():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(150, 6, 2))
     y = 100 + 10 * X[:, 0, 1]
-    model = tg.GRURegressor(hidden_size=16, epochs=60, threads=1, random_state=0).fit(X, y)
+    model = tg.GRURegressor(hidden_size=16, epochs=150, threads=1, random_state=0).fit(X, y)
     assert model.score(X, y) > 0.9
 
 
@@ -78,7 +78,7 @@ def test_the_same_sequences_in_every_form_give_the_same(form):
 def test_sequences_of_different_lengths():
     X, y = which_came_first(60, steps=12)
     ragged = [one[: 3 + number % 9] for number, one in enumerate(X)]
-    model = tg.GRUClassifier(hidden_size=16, epochs=30, threads=1, random_state=0).fit(ragged, y)
+    model = tg.GRUClassifier(hidden_size=16, epochs=80, threads=1, random_state=0).fit(ragged, y)
     assert model.score(ragged, y) > 0.95
 
 
