@@ -7,15 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.data.cells import Reading
+from tidegate.data.classes import classes_among
 from tidegate.data.fill import chunks
 from tidegate.data.sequences import Label
 from tidegate.data.store import Store
 from tidegate.errors import FileError, InputValueError
 
-__all__ = ["MOST_WHOLE_CLASSES", "check_label", "label_of"]
-
-#: More different whole numbers than this are no classes.
-MOST_WHOLE_CLASSES = 20
+__all__ = ["check_label", "label_of"]
 
 
 def check_label(label: Label) -> None:
@@ -46,9 +44,7 @@ def label_of(
     """The label of sequences, from what each row (N,) says.
 
     It belongs to a sequence if no sequence has two different values, rows without one aside; else to each step.
-    A number is a category if all its values are whole and there are at most 20 different ones, fewer than values, and
-    these are 0, 1, 2, ... or 1, 2, 3, ... or -1 and 1, or fewer than a tenth of the values.
-    A `known` label says both.
+    A number is a category if it looks like one, see `classes_among`. A `known` label says both.
 
     Raises:
         FileError: a label that was one of sequences differs within one.
@@ -68,7 +64,7 @@ def label_of(
         values = lowest
     categories: tuple[str, ...] | None = reading.categories if reading.kind == "category" else None
     if known is None and categories is None:
-        whole = _classes(values)
+        whole = classes_among(values)
         if whole is not None:
             for rows in chunks(0, len(values)):
                 part = values[rows]
@@ -90,20 +86,3 @@ def _by_sequence(values: NDArray[Any], offsets: NDArray[np.int64]) -> tuple[NDAr
         high[first:last] = np.fmax(high[first:last], np.fmax.reduceat(part, begins))
     differs = np.flatnonzero(low < high)
     return low, int(differs[0]) if len(differs) else None
-
-
-def _classes(values: NDArray[Any]) -> NDArray[np.float64] | None:
-    """The different values, if they look like classes."""
-    found, count = np.zeros(0), 0
-    for rows in chunks(0, len(values)):
-        part = np.asarray(values[rows])
-        part = part[~np.isnan(part)]
-        count += len(part)
-        found = np.unique(np.concatenate([found, part]))
-        if len(found) > MOST_WHOLE_CLASSES or (found != np.trunc(found)).any() or (np.abs(found) >= 2**53).any():
-            return None
-    if not 0 < len(found) < count:
-        return None
-    consecutive = found[0] in (0, 1) and (np.diff(found) == 1).all()
-    signs = found.tolist() == [-1, 1]
-    return found if consecutive or signs or 10 * len(found) < count else None

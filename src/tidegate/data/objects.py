@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tidegate.data.classes import classes_among
 from tidegate.data.sequences import Kind, Label
 from tidegate.errors import FileError, InputValueError
 
@@ -16,8 +17,6 @@ _KINDS: dict[type, Kind] = {float: "number", int: "number", bool: "boolean", str
 _TOLD = {"number": "a number", "boolean": "true or false", "category": "a text"}
 _NONE = type(None)
 
-#: More different whole numbers than this are no classes.
-MOST_WHOLE_CLASSES = 20
 BOOLEANS = ("false", "true")
 
 Where = Callable[[int], str]
@@ -110,26 +109,12 @@ class Survey:
 
 
 def label_from_numbers(name: str, values: NDArray[np.float64], *, per_step: bool) -> Label:
-    """A label of numbers (NaN where not known): classes if it looks like that, else a number.
-
-    Numbers are classes if all are whole and there are at most 20 different ones, fewer than values, and these are 0, 1,
-    2, ... or 1, 2, 3, ... or -1 and 1, or fewer than a tenth of the values: the rule for tables.
-    """
-    known = values[~np.isnan(values)]
-    found = np.unique(known)
-    if not _are_classes(found, len(known)):
+    """A label of numbers (NaN where not known): classes if it looks like that (`classes_among`), else a number."""
+    found = classes_among(values)
+    if found is None:
         return Label(name, values, per_step)
     codes = np.where(np.isnan(values), np.nan, np.searchsorted(found, values).astype(np.float64))
     return Label(name, codes, per_step, tuple(text_of(value) for value in found))
-
-
-def _are_classes(found: NDArray[np.float64], count: int) -> bool:
-    if not 0 < len(found) < count or len(found) > MOST_WHOLE_CLASSES or (found != np.trunc(found)).any():
-        return False
-    if (np.abs(found) >= 2**53).any():
-        return False
-    consecutive = found[0] in (0, 1) and bool((np.diff(found) == 1).all())
-    return consecutive or found.tolist() == [-1, 1] or 10 * len(found) < count
 
 
 def label_of(name: str, values: Any, *, per_step: bool) -> Label:
