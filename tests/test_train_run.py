@@ -80,6 +80,14 @@ def records(content: bytes):
         content = content[16 + length :]
 
 
+def test_a_folder_that_holds_a_run_is_left_alone_and_told_of_resume(tmp_path):
+    train(settings_for(), tmp_path / "run")
+    with pytest.raises(
+        InputValueError, match=r"out must be new or empty; .* \(--resume goes on with a run that was cut"
+    ):
+        train(settings_for(), tmp_path / "run")
+
+
 def test_other_test_data(tmp_path):
     run = train(settings_for(test_data=("others.csv",)), tmp_path / "run")
     assert run.facts["data"]["test"] == 16

@@ -50,7 +50,7 @@ class _Bars:
         self._bars.update(self._task, completed=done, epoch=f"{moment.epoch + 1}/{moment.epochs}")
         if moment.scores is not None:
             told = _in_words(moment.scores)
-            self._best = told if moment.best else self._best
+            self._best = f"{moment.scores['loss']:.3f}" if moment.best else self._best
             self._bars.update(self._task, told=f"{told}; best {self._best}")
         for alarm in moment.alarms:
             self._bars.console.print(Text.assemble((f"after epoch {moment.epoch + 1}: ", "yellow"), alarm))

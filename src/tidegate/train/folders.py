@@ -82,8 +82,8 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def check_out(out: str | Path, *, overwrite: bool) -> None:
-    """Refuse `out` unless results may be written there: it is new, empty, or `overwrite`.
+def check_out(out: str | Path, *, overwrite: bool, remedy: str = "--overwrite replaces its results") -> None:
+    """Refuse `out` unless results may be written there: it is new, empty, or `overwrite`; else `remedy` says what helps.
 
     Raises:
         InputValueError: it is or lies under a file, or it holds files.
@@ -102,7 +102,7 @@ def check_out(out: str | Path, *, overwrite: bool) -> None:
             f"out must be a folder that can be written; {str(out)!r} cannot: {str(there)!r} is a file"
         )
     if filled and not overwrite:
-        raise InputValueError(f"out must be new or empty; {str(out)!r} holds files (--overwrite replaces its results)")
+        raise InputValueError(f"out must be new or empty; {str(out)!r} holds files ({remedy})")
 
 
 @contextmanager

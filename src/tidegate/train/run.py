@@ -158,7 +158,7 @@ def _train(
             raise InputValueError("out must be the folder of the run to resume; got None")
         _check_resumable(folder, settings)
     elif folder is not None:
-        check_out(folder, overwrite=False)
+        check_out(folder, overwrite=False, remedy="--resume goes on with a run that was cut off")
     started = time.perf_counter()
     if sequences is None:
         sequences = _read(settings, list(settings.data), None, None, {}, label=True)
