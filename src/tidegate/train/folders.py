@@ -83,7 +83,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def check_out(out: str | Path, *, overwrite: bool, remedy: str = "--overwrite replaces its results") -> None:
-    """Refuse `out` unless results may be written there: it is new, empty, or `overwrite`; else `remedy` says what helps.
+    """Refuse `out` unless results may be written there: new, empty, or `overwrite`; else `remedy` says what helps.
 
     Raises:
         InputValueError: it is or lies under a file, or it holds files.
