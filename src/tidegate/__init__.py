@@ -1,15 +1,17 @@
 """Tidegate: gated recurrent networks whose memory can be seen and steered."""
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tidegate import convert
 from tidegate.convert import accelerate, restore
-from tidegate.diagnosis import doctor
 from tidegate.gates import Trace, counterfactual, gate_health, gradient_flow, losses, trace
 from tidegate.nn import GRU, RNN, Dense, Dropouts, GRUCell, RNNCell, explain, init
 from tidegate.ops import Pins
 from tidegate.stream import Stream
+
+if TYPE_CHECKING:
+    from tidegate.diagnosis.doctor import doctor
 
 __version__ = "0.1.0"
 __all__ = [
@@ -38,19 +40,20 @@ __all__ = [
     "trace",
 ]
 
-#: What trains, on a floor above this front: its module, which loads with all that it needs when the name is asked for.
-_TRAINING = {
+#: What loads when its name is asked for: the doctor; and what trains, on a floor above this front, with all it needs.
+_LATER = {
     "GRUClassifier": "tidegate.train.estimators",
     "GRURegressor": "tidegate.train.estimators",
+    "doctor": "tidegate.diagnosis.doctor",
     "fit": "tidegate.train.run",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _TRAINING:
+    if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_TRAINING[name]), name)
+    return getattr(importlib.import_module(_LATER[name]), name)
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_TRAINING]
+    return [*globals(), *_LATER]
