@@ -312,3 +312,28 @@ def test_chronos_log_spacing_has_as_many_short_memories_as_long_ones():
     assert_refused(
         lambda: tg.init.chrono_(module, 257.0, spacing=wrong), InputValueError, 'spacing must be "uniform" or'
     )
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize("make", [tg.GRU, nn.GRU, tg.GRUCell], ids=["GRU", "torch.nn.GRU", "GRUCell"])
+def test_chronos_share_of_the_units_changes_and_the_others_keep_their_biases(make, share):
+    module, width = make(I, 40), 40
+    before = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+    tg.init.chrono_(module, 100.0, torch.Generator().manual_seed(2), share=share)
+    changed = torch.zeros(3 * width, dtype=torch.bool)
+    for name, parameter in module.named_parameters():
+        differs = (parameter != before[name]).reshape(3 * width, -1).any(1)
+        if name.startswith("bias"):
+            changed |= differs
+        else:
+            assert not differs.any(), name
+    counts = changed.reshape(3, width).sum(1).tolist()
+    assert counts == [0, round(share * width), 0]
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_chronos_share_must_be_one(share):
+    module = tg.GRU(I, H)
+    before = [parameter.detach().clone() for parameter in module.parameters()]
+    assert_refused(lambda: tg.init.chrono_(module, 50.0, share=share), InputValueError, "share must lie in 0..1; got")
+    torch.testing.assert_close(list(module.parameters()), before)

@@ -26,17 +26,19 @@ def chrono_(
     generator: torch.Generator | None = None,
     *,
     spacing: str = "uniform",
+    share: float = 1.0,
 ) -> nn.Module:
     """Set the biases of the update gate, in place, for a memory of up to `steps` steps (Tallec & Ollivier 2018).
 
     Each unit gets a bias of `-log(u)` with `u` uniform in [1, steps - 1], so that its gate starts near `1/(1+u)` and it
     forgets with a time constant of its own between 2 and `steps`. With `spacing` "log" it is `log(u)` that is uniform:
-    as many units remember for 2 to 4 steps as for 50 to 100, where the paper's draw has few short memories. Takes
-    Tidegate's and torch.nn's GRU layers and cells, every layer and direction; returns the layer.
+    as many units remember for 2 to 4 steps as for 50 to 100, where the paper's draw has few short memories. With a
+    `share` below 1, so many of the units, drawn at random, get such a bias and the others keep theirs. Takes Tidegate's
+    and torch.nn's GRU layers and cells, every layer and direction; returns the layer.
 
     Raises:
         InputTypeError: the layer has no update gate (an RNN), or no biases; or what should be a number is none.
-        InputValueError: `steps` is less than 2, or not finite; or `spacing` is neither.
+        InputValueError: `steps` is less than 2, or not finite; `spacing` is neither; `share` is not in 0..1.
     """
     biases = _update_biases(layer)
     steps = check_number("steps", steps)
@@ -44,15 +46,26 @@ def chrono_(
         raise InputValueError(f'spacing must be "uniform" or "log"; got {spacing!r}')
     if not 2 <= steps < math.inf:
         raise InputValueError(f"steps must be at least 2 and finite; got {steps:g}")
+    share = check_number("share", share)
+    if not 0 <= share <= 1:
+        raise InputValueError(f"share must lie in 0..1; got {share:g}")
+    longest = max(steps - 1, 1)
     for taken, carried, sign in biases:
-        longest = max(steps - 1, 1)
+        drawn = torch.empty_like(taken)
         if spacing == "log":
-            taken.uniform_(0, math.log(longest), generator=generator)
+            drawn.uniform_(0, math.log(longest), generator=generator)
         else:
-            taken.uniform_(1, longest, generator=generator).log_()
-        taken.mul_(-sign)
-        carried.zero_()
+            drawn.uniform_(1, longest, generator=generator).log_()
+        chosen = slice(None) if share == 1 else _some(taken, share, generator)
+        taken[chosen] = -sign * drawn[chosen]
+        carried[chosen] = 0
     return layer
+
+
+def _some(units: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
+    """The numbers of a share of the units, in a random order."""
+    device = units.device if generator is None else generator.device
+    return torch.randperm(len(units), generator=generator, device=device)[: round(share * len(units))].to(units.device)
 
 
 @torch.no_grad()

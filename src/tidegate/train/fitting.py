@@ -82,7 +82,7 @@ def new_model(sequences: Sequences, parts: Split, task: Task, settings: Settings
         model.encoder.fit(found)
         steps = _memory_steps(sequences, parts, settings)
         if steps and settings.variant in _GATED:
-            chrono_(model.layer, steps, spacing="log")
+            chrono_(model.layer, steps, spacing="log", share=0.5)
     if settings.recompute:
         model.layer.recompute = True  # type: ignore[assignment]
     return model
