@@ -9,7 +9,10 @@ PYTEST_ARGS ?=
 # what the benchmarks should be told: make bench BENCH_ARGS="--rounds 5"
 BENCH_ARGS ?=
 
-.PHONY: bench demo test test-frameworks test-slow lint format clean
+# what the benchmark of accuracy should be told: make accuracy ACCURACY_ARGS="--sets GunPoint --seeds 1"
+ACCURACY_ARGS ?=
+
+.PHONY: accuracy bench demo test test-frameworks test-slow lint format clean
 
 # replaces the results that an earlier run left in demo-run
 demo: .venv/demo-installed
@@ -20,6 +23,14 @@ bench: .venv/bench-installed
 	$(BIN)/python -m benchmarks cpu $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks stream $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks memory $(BENCH_ARGS)
+
+# training with the defaults beside a plain loop, on the public sets that a package brings; half an hour
+accuracy: .venv/dev-installed build/sets
+	$(BIN)/python -m benchmarks.accuracy build/sets/aeon/datasets/data $(ACCURACY_ARGS)
+
+build/sets: | .venv/bin/pip
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest build/wheels aeon==1.6.0
+	$(BIN)/python -m zipfile -e build/wheels/aeon-1.6.0-*.whl build/sets
 
 test: lint
 	$(BIN)/python -m pytest -n auto -m "not slow and not frameworks" $(PYTEST_ARGS)
@@ -41,7 +52,7 @@ format: .venv/dev-installed
 	$(BIN)/ruff format src tests benchmarks
 
 clean:
-	rm -rf .venv demo-run .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build demo-run .mypy_cache .pytest_cache .ruff_cache
 
 # pip comes last into a new venv: without it the venv was left half-made, and is made anew
 .venv/bin/pip:
