@@ -187,8 +187,14 @@ def _refusals(console: Console, interrupted: str = "Interrupted; nothing was wri
     except (ValueError, TypeError, ImportError) as error:
         if not type(error).__module__.startswith("tidegate."):
             raise
-        Console(stderr=True).print(f"tidegate: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        _tell(console, error)
         raise typer.Exit(2) from None
     except OSError as error:
-        Console(stderr=True).print(f"tidegate: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        _tell(console, error)
         raise typer.Exit(1) from None
+
+
+def _tell(console: Console, error: Exception) -> None:
+    """The refusal, unless another process tells it."""
+    told = Console(stderr=True, quiet=console.quiet)
+    told.print(f"tidegate: {error}", style="red", markup=False, highlight=False, soft_wrap=True)

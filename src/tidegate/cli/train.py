@@ -11,6 +11,7 @@ from rich.text import Text
 
 from tidegate.train.keeper import Moment
 from tidegate.train.predict import answers, write_table
+from tidegate.train.processes import processes_here
 from tidegate.train.run import Run, load_run, train
 from tidegate.train.settings import Settings, read_settings
 
@@ -18,8 +19,13 @@ __all__ = ["run_predict", "run_train"]
 
 
 def run_train(console: Console, out: Path, *, config: Path | None, resume: bool, given: dict[str, Any]) -> None:
-    """Train with the settings of the file, where `given` does not say otherwise, and tell how it goes."""
-    settings = _settings(out, config, resume=resume, given=given)
+    """Train with the settings of the file, where `given` does not say otherwise, and tell how it goes.
+
+    Among several processes the first one reads the settings and tells.
+    """
+    processes = processes_here()
+    console.quiet = processes.rank > 0
+    settings = processes.first(lambda: _settings(out, config, resume=resume, given=given))
     with _Bars(console, settings.epochs) as bars:
         run = train(settings, out, resume=resume, progress=bars.show)
     console.print(_scores(run))

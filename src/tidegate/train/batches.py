@@ -46,6 +46,9 @@ class Batches:
     Iterating gives one epoch. Sequences of like length come together, unless `sort` is False; with `chunk`, each batch
     is given in pieces of at most so many steps, one after the other. What lies on disk is read piece by piece.
 
+    With `part`, only one of so many parts of each batch is given, in as many pieces as every other part: the batches of
+    all parts together are those of one. A batch of fewer sequences than parts lends its first one, without its label.
+
     Raises `InputValueError` for a sequence without steps.
     """
 
@@ -58,12 +61,14 @@ class Batches:
         chunk: int | None = None,
         shuffle: int | None = None,
         sort: bool = True,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         self.sequences, self.numbers = sequences, np.asarray(numbers, np.int64)
         short = self.numbers[self._lengths(self.numbers) == 0]
         if len(short):
             raise InputValueError(f"sequence {sequences.ids[int(short[0])]!r} must have at least one step; it has none")
         self.batch_size, self.chunk, self.shuffle, self.sort = batch_size, chunk, shuffle, sort
+        self.part = part
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -102,17 +107,26 @@ class Batches:
         return 1 if self.chunk is None else -(-longest // self.chunk)
 
     def _of(self, group: NDArray[np.int64]) -> Iterator[Batch]:
-        lengths = self._lengths(group)
-        longest = int(lengths.max())
+        longest = int(self._lengths(group).max())
         width = longest if self.chunk is None else self.chunk
+        which, of = self.part
+        mine = group[which::of]
+        lent = not len(mine)
+        if lent:
+            mine = group[:1]
+        lengths = self._lengths(mine)
         for start in range(0, longest, width):
             stop = min(start + width, longest)
             here = np.clip(lengths - start, 0, stop - start)
+            steps = max(int(here.max()), 1)  # all of this part may have ended while another's go on
+            label = self._label(mine, start, here, steps)
+            if lent and label is not None:
+                label.fill_(torch.nan)
             yield Batch(
-                group,
-                self._values(group, start, here, stop - start),
+                mine,
+                self._values(mine, start, here, steps),
                 torch.from_numpy(here),
-                self._label(group, start, here, stop - start),
+                label,
                 start,
                 stop == longest,
             )
