@@ -138,6 +138,12 @@ def predict(
     run: Annotated[Path, typer.Argument(help="The folder of a run.")],
     data: Annotated[list[str], typer.Argument(help="Files, folders or glob patterns with sequences.")],
     out: Annotated[Path, typer.Option(help="The table to write: .csv, .parquet or .jsonl.")],
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Answer on a Ray cluster: local (all cores here), auto (this machine's cluster) or host:port."
+        ),
+    ] = None,
 ) -> None:
     """What a trained network says of new sequences, as a table."""
     console = Console()
@@ -146,7 +152,7 @@ def predict(
             require(package, "train")
         from tidegate.cli.train import run_predict  # noqa: PLC0415 - Lightning loads only for a command that needs it
 
-        run_predict(console, run, data, out)
+        run_predict(console, run, data, out, ray=ray)
 
 
 @app.command()

@@ -12,6 +12,7 @@ from rich.text import Text
 from tidegate.train.keeper import Moment
 from tidegate.train.predict import answers, write_table
 from tidegate.train.processes import processes_here
+from tidegate.train.ray_scoring import answers_of_cluster
 from tidegate.train.run import Run, load_run, train
 from tidegate.train.settings import Settings, read_settings
 
@@ -62,10 +63,14 @@ class _Bars:
             self._bars.console.print(Text.assemble((f"after epoch {moment.epoch + 1}: ", "yellow"), alarm))
 
 
-def run_predict(console: Console, folder: Path, data: list[str], out: Path) -> None:
-    """Write what the run's model says of the sequences in `data`."""
+def run_predict(console: Console, folder: Path, data: list[str], out: Path, *, ray: str | None = None) -> None:
+    """Write what the run's model says of the sequences in `data`; on a Ray cluster, if its address is given."""
     run = load_run(folder)
-    rows = write_table(answers(run.model, run.task, run.settings, run.read(data)), out)
+    if ray is None:
+        pieces = answers(run.model, run.task, run.settings, run.read(data))
+    else:
+        pieces = answers_of_cluster(folder, data, ray)
+    rows = write_table(pieces, out)
     console.print(f"{rows:,} {'row' if rows == 1 else 'rows'} written to {out}.")
 
 

@@ -29,7 +29,7 @@ from tidegate.train.settings import Settings, read_settings
 from tidegate.train.split import Split, split
 from tidegate.train.tasks import Task, task_for
 
-__all__ = ["Run", "Score", "fit", "load_run", "train"]
+__all__ = ["Run", "Score", "fit", "load_run", "run_files", "train"]
 
 _CONFIG, _RUN, _MODEL, _CHECKPOINTS, _LOGS = "config.yaml", "run.json", "model.safetensors", "checkpoints", "logs"
 _FORMAT = "tidegate.run/1"
@@ -231,6 +231,11 @@ def load_run(folder: str | Path) -> Run:
         raise FileError(f"{path!r} does not hold a model of this version of Tidegate: {told}") from error
     settings = Settings.from_dict(read_settings(folder / _CONFIG))
     return Run(model.eval(), task, settings, _read_facts(folder / _RUN))
+
+
+def run_files(folder: str | Path) -> dict[str, bytes]:
+    """The files that `load_run` needs, by their names; for a machine that does not have the folder."""
+    return {name: (Path(folder) / name).read_bytes() for name in (_CONFIG, _RUN, _MODEL)}
 
 
 def _read(
