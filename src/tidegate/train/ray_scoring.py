@@ -80,12 +80,10 @@ def answers_of_cluster(folder: Path, data: Sequence[str], address: str) -> Itera
 
 
 class _Lender:
-    """An actor beside the data: reads them once, and hands out runs of sequences by their number."""
+    """An actor beside the data: reads them once, and hands out whole sequences, a piece by its number."""
 
     def __init__(self, files: Mapping[str, bytes], data: list[str], folder: str) -> None:
-        os.chdir(folder)  # for `data` may be relative
-        self._files = dict(files)
-        self._sequences = _run_of(files).read(data)
+        self._files, self._data, self._folder = dict(files), data, folder
         self._starts: list[int] = []
 
     def files(self) -> dict[str, bytes]:
@@ -93,14 +91,15 @@ class _Lender:
         return self._files
 
     def pieces(self, cores: int) -> int:
-        """How many there are for so many cores."""
+        """Read, and tell how many pieces there are for so many cores."""
+        os.chdir(self._folder)  # for the data may be named from there
+        self._sequences: Sequences = _run_of(self._files).read(self._data)
         self._starts = _starts(self._sequences.lengths, cores)
         return len(self._starts) - 1
 
     def piece(self, number: int) -> Sequences:
         """Some whole sequences, in memory."""
-        lent: Sequences = self._sequences.only(range(self._starts[number], self._starts[number + 1]))
-        return lent
+        return self._sequences.only(range(self._starts[number], self._starts[number + 1]))
 
 
 class _Answerer:
