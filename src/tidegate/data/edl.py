@@ -9,7 +9,7 @@ frames; notes begin with an asterisk:
     * FROM CLIP NAME: match.mp4
     * COMMENT: advert
 
-The times of the source count, from the recording's beginning; a reel called BL is black and no part of a recording.
+The times of the source count, from the recording's beginning. A reel called BL is black, and no recording.
 
 A player's list has `start stop type` a line, in seconds, as HH:MM:SS.sss or, with #, in frames; the type is 0 for a cut,
 1 for muted sound, 3 for a commercial break. Type 2 marks a place, which is no span. Comments begin with ##.
@@ -132,7 +132,7 @@ class _Player(_List):
         events = []
         for number, line in lines:
             fields = line.split()
-            if len(fields) == 2:  # a place, without an end
+            if fields[1:] == ["2"]:  # a place, without an end
                 fields = [fields[0], *fields]
             if len(fields) != 3 or fields[2] not in _TYPES:
                 raise FileError(
@@ -276,10 +276,10 @@ def _note(note: str, events: list[_Draft], *, fades: bool) -> None:
 
 
 def edl_text(spans: Iterable[Span], *, title: str, clip: str, rate: float, channel: str) -> str:
-    """The spans of a recording as an editor's list: an event for each, its name as a comment, without drop-frame times.
+    """The spans of a recording as an editor's list: an event for each, its name as a comment.
 
-    Times are brought to the nearest frame; a span that is then empty is left out, and neighbours of one name become one.
-    In names, spaces stand for what would end a line.
+    Times are brought to the nearest frame, and are no drop-frame times; a span that is then empty is left out, and
+    neighbours of one name become one. In names, spaces stand for what would end a line.
 
     Args:
         title, clip: of the list, and the recording's file.
@@ -293,7 +293,7 @@ def edl_text(spans: Iterable[Span], *, title: str, clip: str, rate: float, chann
     for start, stop, name in spans:
         if not 0 <= start <= stop:
             raise InputValueError(
-                f"a span must be of times from 0, the first before the last; got {start:g} to {stop:g}"
+                f"a span must lie in times from 0, and not end before it begins; got {start:g} to {stop:g}"
             )
         first, last, name = round(Fraction(start) * exact), round(Fraction(stop) * exact), _line(name)
         if counted and counted[-1][1:] == (first, name):
