@@ -9,6 +9,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 from rich.text import Text
 
+from tidegate.errors import InputValueError
+from tidegate.train.cuts import is_cuts, write_cuts
 from tidegate.train.keeper import Moment
 from tidegate.train.predict import answers, write_table
 from tidegate.train.run import Run, load_run, train
@@ -56,10 +58,19 @@ class _Bars:
             self._bars.console.print(Text.assemble((f"after epoch {moment.epoch + 1}: ", "yellow"), alarm))
 
 
-def run_predict(console: Console, folder: Path, data: list[str], out: Path) -> None:
+def run_predict(console: Console, folder: Path, data: list[str], out: Path, *, edl_rate: float | None = None) -> None:
     """Write what the run's model says of the sequences in `data`."""
+    if edl_rate is not None and out.suffix.lower() != ".edl":
+        raise InputValueError(f"edl_rate means nothing for {str(out)!r}, which is no .edl file; got {edl_rate:g}")
     run = load_run(folder)
-    rows = write_table(answers(run.model, run.task, run.settings, run.read(data)), out)
+    sequences = run.read(data)
+    pieces = answers(run.model, run.task, run.settings, sequences)
+    if is_cuts(out):
+        files = write_cuts(pieces, run.task, sequences, out, edl_rate)
+        one = len(files) == 1
+        console.print(f"Written to {out}." if one else f"{len(files):,} files written to {out.with_suffix('')}.")
+        return
+    rows = write_table(pieces, out)
     console.print(f"{rows:,} {'row' if rows == 1 else 'rows'} written to {out}.")
 
 

@@ -41,7 +41,7 @@ def read_audio(
         FileMissingError, InputValueError: as `find_files` and `as_asked`.
         MissingExtraError: PyAV is not installed.
     """
-    require_no_columns(columns, "audio files")
+    require_no_columns(columns, "audio files", labels=("folder", "edl"))
     of_files = folder_label(files, label, columns)
     rows, lengths = Rows((BANDS,), np.float32), []
     for found in files:

@@ -11,8 +11,8 @@ frames; notes begin with an asterisk:
 
 The times of the source count, from the recording's beginning. A reel called BL is black, and no recording.
 
-A player's list has `start stop type` a line, in seconds, as HH:MM:SS.sss or, with #, in frames; the type is 0 for a cut,
-1 for muted sound, 3 for a commercial break. Type 2 marks a place, which is no span. Comments begin with ##.
+A player's list has `start stop type` a line, in seconds, as HH:MM:SS.sss or, with #, in frames; type 0 is a cut, 1 is
+muted sound, 3 for a commercial break. 2 marks a place, which is no span. Comments begin with ##.
 """
 
 import re
@@ -295,11 +295,11 @@ def edl_text(spans: Iterable[Span], *, title: str, clip: str, rate: float, chann
             raise InputValueError(
                 f"a span must lie in times from 0, and not end before it begins; got {start:g} to {stop:g}"
             )
-        first, last, name = round(Fraction(start) * exact), round(Fraction(stop) * exact), _line(name)
-        if counted and counted[-1][1:] == (first, name):
-            counted[-1] = (counted[-1][0], last, name)
+        first, last, named = round(Fraction(start) * exact), round(Fraction(stop) * exact), _line(name)
+        if counted and counted[-1][1:] == (first, named):
+            counted[-1] = (counted[-1][0], last, named)
         elif first < last:
-            counted.append((first, last, name))
+            counted.append((first, last, named))
     lines = [f"TITLE: {_line(title)}", "FCM: NON-DROP FRAME", "", f"* {_RATE} {float(exact):.6f}"]
     for number, (first, last, name) in enumerate(counted, start=1):
         times = f"{_timecode(first, exact)} {_timecode(last, exact)}"

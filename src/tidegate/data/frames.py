@@ -38,7 +38,7 @@ def read_frames(
         FileMissingError, InputValueError: as `find_files` and `as_asked`; a grid that is not two whole numbers from 1.
         MissingExtraError: PyAV is not installed.
     """
-    require_no_columns(columns, "video files")
+    require_no_columns(columns, "video files", labels=("folder", "edl"))
     if len(grid) != 2 or not all(isinstance(tiles, int) and 1 <= tiles <= 512 for tiles in grid):
         raise InputValueError(f"grid must be two whole numbers from 1 to 512, columns and rows; got {grid!r}")
     of_files = folder_label(files, label, columns)

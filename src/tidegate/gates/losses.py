@@ -71,13 +71,24 @@ def steps_of(spans: Iterable[tuple[float, float]], times: Tensor, *, end: float 
     last = times[-1] + ((times[-1] - times[-2]) if len(times) > 1 else 1) if end is None else times.new_tensor(end)
     stops = torch.cat([times[1:], last.reshape(1)])
     inside = torch.zeros_like(times)
-    for start, stop in spans:
-        if not start <= stop:
-            raise InputValueError(f"spans must be (start, stop) with start before stop; got ({start}, {stop})")
+    for start, stop in _apart(spans):
         inside += (
             torch.minimum(stops, stops.new_tensor(stop)) - torch.maximum(times, times.new_tensor(start))
         ).clamp_min(0)
     return (inside >= 0.5 * (stops - times)) & (inside > 0)
+
+
+def _apart(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The same spans in order, those that overlap as one."""
+    found: list[tuple[float, float]] = []
+    for start, stop in sorted(spans):
+        if not start <= stop:
+            raise InputValueError(f"spans must be (start, stop) with start before stop; got ({start}, {stop})")
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], max(stop, found[-1][1]))
+        else:
+            found.append((start, stop))
+    return found
 
 
 def _read(traced: Trace | DirectionTrace | Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:

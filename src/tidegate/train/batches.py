@@ -34,6 +34,8 @@ class Batch:
     start: int
     #: No chunk follows.
     last: bool
+    #: (T, B) 1 where nothing is to be remembered, 0 elsewhere; NaN where it is not known.
+    held: Tensor | None = None
 
     def pin_memory(self) -> "Batch":
         """Itself: what is on the CPU stays there."""
@@ -115,6 +117,7 @@ class Batches:
                 self._label(group, start, here, stop - start),
                 start,
                 stop == longest,
+                self._held(group, start, here, stop - start),
             )
 
     def _values(self, group: NDArray[np.int64], start: int, here: NDArray[np.int64], width: int) -> Tensor:
@@ -132,10 +135,20 @@ class Batches:
         if not label.per_step:
             ends = start + here == self._lengths(group)
             return torch.from_numpy(np.where(ends & (here > 0), label.values[group], np.nan))
+        return self._per_step(label.values, group, start, here, width)
+
+    def _held(self, group: NDArray[np.int64], start: int, here: NDArray[np.int64], width: int) -> Tensor | None:
+        held = self.sequences.held
+        return None if held is None else self._per_step(held, group, start, here, width)
+
+    def _per_step(
+        self, held: NDArray[np.float64], group: NDArray[np.int64], start: int, here: NDArray[np.int64], width: int
+    ) -> Tensor:
+        """One number a step, (N,), as (T, B); NaN behind a sequence's end."""
         values = np.full((width, len(group)), np.nan)
         for place, (number, count) in enumerate(zip(group, here, strict=True)):
             first = int(self.sequences.offsets[number]) + start
-            values[:count, place] = label.values[first : first + count]
+            values[:count, place] = held[first : first + count]
         return torch.from_numpy(values)
 
 

@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from tidegate.extras import require
+from tidegate.gates import Trace
 from tidegate.train.batches import Batch
 from tidegate.train.model import SequenceModel
 from tidegate.train.settings import Settings
 from tidegate.train.tasks import Task
+from tidegate.train.teaching import GateUse, Teaching
 
 require("torchmetrics", "train")  # first, for Lightning needs it too
 require("lightning", "train")  # the classes below are built on it, so it cannot wait for a function
@@ -23,7 +25,10 @@ _WARM_UP = 0.05  # of all steps, but no more than a hundred
 
 
 class Learner(lightning.LightningModule):
-    """The model, its task and its optimizer. The loss of a step is the mean over the labels known in it."""
+    """The model, its task and its optimizer.
+
+    The loss of a step is the mean over the labels known in it, and what is asked of the gates.
+    """
 
     def __init__(self, model: SequenceModel, task: Task, settings: Settings, steps: int) -> None:
         super().__init__()
@@ -31,24 +36,41 @@ class Learner(lightning.LightningModule):
         #: Optimizer steps of the whole run, which the schedule is for; and those that are done.
         self.steps, self.done = steps, 0
         self.validation = task.metrics()
+        #: What is asked of the gates; None if nothing.
+        self.teaching = Teaching.of(settings)
+        self._gates: GateUse | None = None
         self._carried: Tensor | None = None
         self._losses: list[Tensor] = []
         self._known = 0
 
     def forward(self, batch: Batch) -> Tensor:
         """The answers to a batch; the state goes from one chunk to the next."""
-        hx = None if batch.start == 0 else self._carried
         answers: Tensor
-        answers, h_n = self.model(batch.values, batch.lengths, hx)
+        answers, h_n = self.model(batch.values, batch.lengths, self._before(batch))
         self._carried = None if batch.last else h_n.detach()
         return answers
 
+    def _watched(self, batch: Batch) -> tuple[Tensor, Trace | None]:
+        """The answers and, if something is asked of the gates, what they did."""
+        if self.teaching is None:
+            return self(batch), None
+        answers, seen = self.model.traced(batch.values, batch.lengths, self._before(batch))
+        self._carried = None if batch.last else seen.h_n.detach()
+        return answers, seen
+
+    def _before(self, batch: Batch) -> Tensor | None:
+        """The states that the chunk before left."""
+        return None if batch.start == 0 else self._carried
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor | None:  # noqa: ARG002 - Lightning's names
-        """The loss of one batch or chunk; None, which is no step, where nothing is known of it."""
+        """The loss of one batch or chunk; None, which is no step, where nothing is known or asked of it."""
         assert batch.label is not None
-        answers = self(batch)
+        answers, seen = self._watched(batch)
         losses = self.task.loss_of(answers, batch.label)
-        return losses.mean() if len(losses) else None
+        asked = [losses.mean()] if len(losses) else []
+        if seen is not None and self.teaching is not None:
+            asked += self.teaching.losses(seen, batch)
+        return torch.stack(asked).sum() if asked else None
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:  # noqa: ARG002
         """Nothing: batches are made on the CPU, where this version trains."""
@@ -65,11 +87,14 @@ class Learner(lightning.LightningModule):
         """Count anew."""
         self.validation.reset()
         self._losses, self._known = [], 0
+        self._gates = None if self.teaching is None else GateUse(self.teaching)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:  # noqa: ARG002
         """Count what is right and wrong in a batch."""
         assert batch.label is not None
-        answers = self(batch)
+        answers, seen = self._watched(batch)
+        if seen is not None and self._gates is not None:
+            self._gates.count(seen, batch)
         known = ~batch.label.isnan()
         losses = self.task.loss_of(answers, batch.label)
         self._losses.append(losses.double().sum())
@@ -84,7 +109,8 @@ class Learner(lightning.LightningModule):
         if not self._known:
             return {}
         scores = {name: float(value) for name, value in self.validation.compute().items()}
-        return {"loss": float(torch.stack(self._losses).sum()) / self._known, **scores}
+        gates = {} if self._gates is None else self._gates.told()
+        return {"loss": float(torch.stack(self._losses).sum()) / self._known, **scores, **gates}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW; weights decay, biases, gains and initial states do not."""
