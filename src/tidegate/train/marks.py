@@ -129,18 +129,17 @@ def _of_one(sequences: Sequences, path: Path, rate: float | None) -> _Lists:
         for one in {name, Path(name).name, Path(name).stem}:
             names.setdefault(one, []).append(number)
     lists: _Lists = {}
-    for own in {_own_rate(sequences, number) for number in range(len(sequences))}:
-        for event in read_edl(path, rate, own=own):
-            where = f"{str(path)!r}, line {event.line}"
-            if event.clip is None:
-                raise InputValueError(
-                    f"{where}: an event must name its recording (* FROM CLIP NAME: ...) where there are several; "
-                    f"or hold_edl must be {BESIDE!r}"
-                )
-            meant = names.get(event.clip, [])
-            if len(meant) != 1:
-                told = f"it is that of {len(meant)}" if meant else f"there is no {event.clip!r}"
-                raise InputValueError(f"{where}: a clip must be the name of one recording; {told}")
-            if _own_rate(sequences, meant[0]) == own:
-                lists.setdefault(meant[0], (path, []))[1].append(event)
+    rates = {_own_rate(sequences, number) for number in range(len(sequences))}
+    for event in read_edl(path, rate, own=rates.pop() if len(rates) == 1 else None):
+        where = f"{str(path)!r}, line {event.line}"
+        if event.clip is None:
+            raise InputValueError(
+                f"{where}: an event must name its recording (* FROM CLIP NAME: ...) where there are several; "
+                f"or hold_edl must be {BESIDE!r}"
+            )
+        meant = names.get(event.clip, [])
+        if len(meant) != 1:
+            told = f"it is that of {len(meant)}" if meant else f"there is no {event.clip!r}"
+            raise InputValueError(f"{where}: a clip must be the name of one recording; {told}")
+        lists.setdefault(meant[0], (path, []))[1].append(event)
     return lists
