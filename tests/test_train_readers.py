@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -48,7 +49,7 @@ def text(path: Path, which: int) -> None:
     path.write_bytes(("äöü ÄÖÜ\n" if which else "abc ABC\n").encode("latin-1"))
 
 
-FOLDERS = {
+FOLDERS: dict[str, Any] = {
     ".wav": (sound, [], "mel0"),
     ".mp4": (video, ["--grid", "2x1"], "row0_column1_blue"),
     ".txt": (text, ["--level", "characters", "--encoding", "latin-1"], "character"),

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import string
 from functools import partial
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -76,7 +77,10 @@ def test_every_field_is_drawn_below():
 @given(st.fixed_dictionaries(FIELDS))
 def test_yaml_brings_back_every_field(tmp_path_factory, values):
     held = None if values["hold"] is not None else values["hold_edl"]  # one or the other
-    settings = Settings(**{**values, "variant": "gru", "hold_edl": held})
+    unused: dict[str, Any] = {} if held is not None else {"edl_rate": None}
+    unused |= {} if values["hold"] is not None or held is not None else {"hold_weight": 1.0}
+    unused |= {} if values["write_budget"] is not None else {"budget_weight": 1.0}
+    settings = Settings(**{**values, "variant": "gru", "hold_edl": held, **unused})
     path = tmp_path_factory.getbasetemp() / "settings.yaml"
     path.write_bytes(settings.to_yaml().encode())
     assert Settings.from_dict(read_settings(path)) == settings
@@ -185,7 +189,6 @@ def test_a_wrong_type_is_refused(name, value, words):
         ("per", "page", "one of file, line; got 'page'"),
         ("grid", "11", "columns x rows, such as 11x9; got '11'"),
         ("grid", "11 x 9", "columns x rows, such as 11x9"),
-        ("edl_rate", 12.5, "a whole number of frames a second"),
     ],
 )
 def test_a_value_out_of_range_is_refused(name, value, words):
@@ -197,6 +200,14 @@ def test_options_that_do_not_go_together_are_refused():
     assert_refused(lambda: Settings(validation=0.5, test=0.5), InputValueError, words)
     words = "chunk must not be given with bidirectional, .*; got 20"
     assert_refused(lambda: Settings(bidirectional=True, chunk=20), InputValueError, words)
+    words = "hold_weight must be given with hold or hold_edl, or not at all; got 2"
+    assert_refused(lambda: Settings(hold_weight=2), InputValueError, words)
+    words = "budget_weight must be given with write_budget, or not at all; got 0"
+    assert_refused(lambda: Settings(budget_weight=0), InputValueError, words)
+    words = "edl_rate must be given with hold_edl or the label edl, or not at all; got 25"
+    assert_refused(lambda: Settings(edl_rate=25), InputValueError, words)
+    words = "edl_rate must be a whole number of frames a second"
+    assert_refused(lambda: Settings(edl_rate=12.5, label="edl"), InputValueError, words)
     assert_refused(lambda: Settings(hold="a", hold_edl="b"), InputValueError, "hold_edl must not be given with hold")
 
 

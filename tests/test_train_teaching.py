@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ from torch.testing import assert_close
 
 from tests.refusals import assert_refused
 from tests.train_helpers import first_symbol, fitting_settings, in_parts
-from tidegate.data.sequences import Sequences
 from tidegate.errors import InputValueError
 from tidegate.gates import losses
 from tidegate.train.batches import Batches
@@ -23,7 +23,7 @@ from tidegate.train.teaching import GateUse, Teaching
 GATED = ("update-only", "gru", "gru-reset-before", "gru-layer-norm")
 
 
-def with_held(sequences: Sequences, *, known: bool = True) -> Sequences:
+def with_held(sequences: Any, *, known: bool = True) -> Any:
     """Held where the noise is far above its mean; not known where it is missing."""
     noise = sequences.values[:, 1]
     held = np.where(np.isnan(noise), np.nan, noise > 7)
@@ -73,10 +73,12 @@ def test_gates_are_taught_on_the_kernels(variant):
     found = []
     for backend in ("cpu", "reference"):
         model = new_model(sequences, parts, task_for(sequences, parts.train), settings)
-        model.layer.backend = backend  # one that cannot run it raises
+        model.layer.backend = backend  # type: ignore[assignment]  # one that cannot run it raises
         _, seen = model.traced(batch.values, batch.lengths)
-        torch.stack(Teaching.of(settings).losses(seen, batch)).sum().backward()
-        found.append({name: weight.grad for name, weight in model.layer.named_parameters()})
+        teaching = Teaching.of(settings)
+        assert teaching is not None
+        torch.stack(teaching.losses(seen, batch)).sum().backward()
+        found.append({name: torch.as_tensor(weight.grad) for name, weight in model.layer.named_parameters()})
     for name, gradient in found[0].items():
         assert gradient.abs().max() > 0, name
         assert_close(gradient, found[1][name], msg=name)
@@ -85,8 +87,9 @@ def test_gates_are_taught_on_the_kernels(variant):
 @pytest.mark.parametrize("chunk", [None, 4])
 def test_batches_say_which_steps_are_held(chunk):
     sequences = with_held(first_symbol())
-    found = {int(number): [] for number in range(len(sequences))}
+    found: dict[int, list[Any]] = {number: [] for number in range(len(sequences))}
     for batch in Batches(sequences, np.arange(len(sequences)), 8, chunk=chunk):
+        assert batch.held is not None
         for place, (number, length) in enumerate(zip(batch.numbers, batch.lengths, strict=True)):
             found[int(number)].append(batch.held[:length, place].numpy())
             assert batch.held[length:, place].isnan().all()
@@ -132,7 +135,8 @@ def test_steps_that_are_not_known_are_not_counted():
     sequences = with_held(first_symbol())
     parts = in_parts(sequences)
     model = new_model(sequences, parts, task_for(sequences, parts.train), fitting_settings())
-    use, every, steps = GateUse(teaching), [[], []], 0
+    every: list[list[torch.Tensor]] = [[], []]
+    use, steps = GateUse(teaching), 0
     with torch.no_grad():
         for batch in Batches(sequences, parts.train, 8):
             _, seen = model.traced(batch.values, batch.lengths)

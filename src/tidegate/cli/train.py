@@ -102,5 +102,7 @@ def _scores(run: Run) -> Table:
 
 
 def _in_words(scores: Mapping[str, float]) -> str:
-    """The loss and the first metric."""
-    return ", ".join(f"{name} {value:.3f}" for name, value in list(scores.items())[:2])
+    """The loss and the first metric; and, where the gates are taught, how far they are open."""
+    gates = ("gate_held", "gate_others") if "gate_held" in scores else ("gate",)
+    shown = [*list(scores)[:2], *(name for name in gates if name in scores)]
+    return ", ".join(f"{name} {scores[name]:.3f}" for name in shown)

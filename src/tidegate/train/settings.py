@@ -121,6 +121,15 @@ class Settings:
                 )
         if self.hold is not None and self.hold_edl is not None:
             raise InputValueError(f"hold_edl must not be given with hold; got {self.hold_edl!r} and {self.hold!r}")
+        holds = self.hold is not None or self.hold_edl is not None
+        lists = self.hold_edl is not None or self.label == "edl"
+        for name, unset, used, needs in (
+            ("hold_weight", 1.0, holds, "hold or hold_edl"),
+            ("budget_weight", 1.0, self.write_budget is not None, "write_budget"),
+            ("edl_rate", None, lists, "hold_edl or the label edl"),
+        ):
+            if getattr(self, name) != unset and not used:
+                raise InputValueError(f"{name} must be given with {needs}, or not at all; got {getattr(self, name):g}")
         if self.edl_rate is not None:
             frames_a_second(self.edl_rate)
 
