@@ -244,3 +244,33 @@ def test_chapters_go_into_a_video(tmp_path):
 
 def test_a_chapter_that_ends_before_it_begins_is_refused():
     assert_refused(lambda: chapters_text([Span(2, 1, "x")]), InputValueError, "must not end before it begins")
+
+
+token = st.sampled_from(
+    [
+        "001",
+        "AX",
+        "V",
+        "C",
+        "D",
+        "025",
+        "00:00:01:00",
+        "00:00:02;02",
+        "* COMMENT: x",
+        "FCM: DROP FRAME",
+        "TITLE:",
+        "\n",
+        "#3",
+    ]
+) | st.text(max_size=4)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(token, max_size=40).map(" ".join))
+def test_any_text_is_spans_or_one_sentence(tmp_path_factory, text):
+    path = written(tmp_path_factory.getbasetemp(), text.encode("utf-8", "replace"), "any.edl")
+    try:
+        for event in read_edl(path, 29.97):
+            assert event.start < event.stop
+    except FileError as error:
+        assert "\n" not in str(error)

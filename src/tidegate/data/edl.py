@@ -300,7 +300,7 @@ def edl_text(spans: Iterable[Span], *, title: str, clip: str, rate: float, chann
             counted[-1] = (counted[-1][0], last, named)
         elif first < last:
             counted.append((first, last, named))
-    lines = [f"TITLE: {_line(title)}", "FCM: NON-DROP FRAME", "", f"* {_RATE} {float(exact):.6f}"]
+    lines = [f"TITLE: {_line(title)}", "FCM: NON-DROP FRAME", ""]
     for number, (first, last, name) in enumerate(counted, start=1):
         times = f"{_timecode(first, exact)} {_timecode(last, exact)}"
         lines += [
@@ -308,6 +308,8 @@ def edl_text(spans: Iterable[Span], *, title: str, clip: str, rate: float, chann
             f"* FROM CLIP NAME: {_line(clip)}",
             f"* COMMENT: {name}",
         ]
+        if number == 1:  # a note above all events stops some readers
+            lines.append(f"* {_RATE} {float(exact):.6f}")
     return "\n".join(lines) + "\n"
 
 

@@ -54,9 +54,10 @@ class GateUse:
     def count(self, seen: Trace, batch: Batch) -> None:
         """Look at one batch or chunk more."""
         there = torch.arange(len(batch.values)).unsqueeze(-1) < batch.lengths
-        groups = {"gate": there}
-        if batch.held is not None:
-            groups |= {"gate_held": there & (batch.held == 1), "gate_others": there & (batch.held == 0)}
+        if batch.held is None:
+            groups = {"gate": there}
+        else:
+            groups = {"gate_held": there & (batch.held == 1), "gate_others": there & (batch.held == 0)}
         for one in _directions(seen):
             update = one.update.double().mean(-1)
             for name, steps in groups.items():
@@ -67,8 +68,8 @@ class GateUse:
         self._steps += count
 
     def told(self) -> Mapping[str, float]:
-        """The mean update gate over units and steps, of all, held and other steps, as far as there are any, and
-        `gate_loss`, the mean of the weighted losses.
+        """The mean update gate over units and steps, of those to hold and of others, or of all where none are told;
+        and `gate_loss`, the mean of the weighted losses.
         """
         shares = {name: self._open[name] / count for name, count in self._counted.items() if count}
         return shares | ({"gate_loss": self._loss / self._steps} if self._steps else {})
