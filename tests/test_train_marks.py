@@ -108,6 +108,8 @@ def test_lists_and_sequences_that_do_not_belong_together(tmp_path):
     words = "hold_edl needs a list beside some recording, such as '.*one.edl'; there is none"
     assert_refused(lambda: with_held(recordings(tmp_path), "beside", None), FileMissingError, words)
     assert_refused(lambda: with_held(recordings(tmp_path), "none.edl", None), FileMissingError, "no file 'none.edl'")
+    path = beside(tmp_path, "one.edl", "1 2 0\n2.5 3 0\n")  # a little behind is none of ours
+    assert with_held(recordings(tmp_path), "beside", None).held[:4].tolist() == [0, 0, 1, 1]
     path = beside(tmp_path, "one.edl", "1 2 0\n60 70 0\n")
     words = "one.edl', line 2: the span begins at 60.000 s, after the end of 'one.mp4' at 2.000 s"
     assert_refused(lambda: with_held(recordings(tmp_path), "beside", None), FileError, words)

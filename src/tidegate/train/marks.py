@@ -19,6 +19,8 @@ __all__ = ["BESIDE", "EDL", "with_edl_label", "with_held"]
 BESIDE = "beside"
 #: The label that is read from the lists beside the recordings.
 EDL = "edl"
+#: Seconds that a recording may go on behind its last step: a frame of sound is left out that is not whole.
+_SLACK = 1.0
 
 
 def with_held(sequences: Sequences, edl: str, rate: float | None) -> Sequences:
@@ -67,7 +69,7 @@ def _inside(sequences: Sequences, number: int, path: Path, events: Sequence[Even
     begins, end = _times(sequences, number)
     last = float(begins[-1]) if end is None else end
     for event in events:
-        if event.start > last:
+        if event.start > last + _SLACK:
             raise FileError(
                 f"{str(path)!r}, line {event.line}: the span begins at {event.start:.3f} s, after the end of "
                 f"{sequences.ids[number]!r} at {last:.3f} s"
