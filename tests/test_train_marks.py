@@ -1,6 +1,8 @@
 """Lists of spans beside recordings: which steps they hold, which class they give, and lists out of answers."""
 
+from fractions import Fraction
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -287,3 +289,25 @@ def test_a_recording_knows_where_its_steps_lie(tmp_path):
     again = sound.only([1])
     assert again.files == (sound.files[1],)
     assert again.recorded.ends[0] == sound.recorded.ends[1]
+
+
+def test_a_list_comes_back_as_it_was_to_the_frame(tmp_path):
+    """From a list beside a video to a class of each frame, and from those to a list."""
+    path, cuts = tmp_path / "one.mp4", [0, 7, 19, 33]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=Fraction(30000, 1001))
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(cuts[-1]):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode())
+    spans = [
+        Span(start * 1001 / 30000, stop * 1001 / 30000, name)
+        for (start, stop), name in zip(pairwise(cuts), ("x", "y", "x"), strict=True)
+    ]
+    text = edl_text(spans, title="one", clip="one.mp4", rate=29.97, channel="V")
+    beside(tmp_path, "one.edl", text)
+    video = with_edl_label(read(path, grid=(2, 2)), None)
+    told = "".join(video.label.categories[int(code)] for code in video.label.values)
+    assert told == "x" * 7 + "y" * 12 + "x" * 14
+    write_cuts(pieces(video, told, 10), TASK, video, tmp_path / "again.edl")
+    assert (tmp_path / "again.edl").read_text() == text
