@@ -12,7 +12,7 @@ import numpy as np
 
 import tidegate.data
 
-__all__ = ["damaged", "read", "same", "survives", "write_archive", "write_json_lines", "write_sound"]
+__all__ = ["damaged", "read", "refusal", "same", "survives", "write_archive", "write_json_lines", "write_sound"]
 
 
 #: Untyped: tests know what is there.

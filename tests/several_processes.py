@@ -33,6 +33,12 @@ def _hardly_known(sequences: Sequences) -> Sequences:
     return replace(sequences, label=Label(label.name, values, label.per_step, label.categories))
 
 
+def _with_held(sequences: Sequences) -> Sequences:
+    """The same with steps to hold, some of them unknown."""
+    held = np.random.default_rng(5).choice([0.0, 1.0, np.nan], len(sequences.values))
+    return replace(sequences, held=held)
+
+
 #: Sequences and options by name: what must be learned alike by one process and by several.
 CASES: dict[str, Callable[[], tuple[Sequences, Settings]]] = {
     "classify": lambda: (first_symbol(44, 14), fitting_settings()),
@@ -47,6 +53,14 @@ CASES: dict[str, Callable[[], tuple[Sequences, Settings]]] = {
     "hardly known steps": lambda: (
         _hardly_known(first_symbol(20, 6, per_step=True)),
         fitting_settings(batch_size=3, chunk=2, variant="gru-layer-norm", epochs=2),
+    ),
+    "gates taught": lambda: (
+        _with_held(first_symbol(44, 14)),
+        fitting_settings(hold="held", write_budget=0.2, bidirectional=True, num_layers=2),
+    ),
+    "gates taught in chunks": lambda: (
+        _with_held(_hardly_known(first_symbol(24, 9))),
+        fitting_settings(hold="held", write_budget=0.1, batch_size=1, chunk=3, variant="update-only", epochs=2),
     ),
 }
 

@@ -149,3 +149,23 @@ def test_damaged_files_are_read_or_refused(tmp_path):
     )
     assert counts["FileError"] > 20
     assert counts["read"] > 20
+
+
+# ------------------------------------------------------------------------------------------ the next symbol
+
+
+@pytest.mark.parametrize("level", ["bytes", "characters"])
+@pytest.mark.parametrize("per", ["file", "line"])
+def test_the_label_may_be_the_next_symbol(tmp_path, monkeypatch, level, per):
+    monkeypatch.setattr("tidegate.data.rows.CHUNK", 3)  # pieces end everywhere
+    for name, text in (("a.txt", "one é\n\nb\ntwo"), ("b.txt", "x"), ("c.txt", "abcdef")):
+        (tmp_path / name).write_bytes(text.encode())
+    for data in (tmp_path, tmp_path / "c.txt"):
+        found = read(data, columns=Columns(label="next"), level=level, per=per)
+        assert found.label.per_step
+        assert found.label.categories == found.features[0].categories
+        assert len(found.label.values) == len(found.values)
+        for number in range(len(found)):
+            rows = found.rows(number)
+            own = found.values[rows, 0]
+            np.testing.assert_array_equal(found.label.values[rows], [*own[1:], np.nan])

@@ -94,6 +94,8 @@ def test_spans_of_time_become_steps():
     assert losses.steps_of([(1.0, 3.0)], times).tolist() == [False, True, True, False]
     assert losses.steps_of([(1.5, 2.4)], times).tolist() == [False, True, False, False]
     assert losses.steps_of([(3.0, 9.0), (0.0, 0.5)], times).tolist() == [True, False, False, True]
+    assert losses.steps_of([(1.0, 1.3), (1.1, 1.4)], times).tolist() == [False] * 4  # 0.4 of a step, not 0.6
+    assert losses.steps_of([(1.0, 9.0), (1.5, 1.6)], times).tolist() == [False, True, True, True]
     assert losses.steps_of([], times).tolist() == [False] * 4
     assert losses.steps_of([(0.0, 0.6)], torch.tensor([0.0])).tolist() == [True]
 

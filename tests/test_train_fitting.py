@@ -422,7 +422,7 @@ def test_what_cannot_be_trained_on_is_refused_before_anything_is_written():
     refused(sequences, "label 'answer' must be known somewhere in the validation part", parts=nobody)
     for other in ({"num_layers": 2}, {"bidirectional": True}, {"recurrent_dropout": 0.1}):
         settings = Settings(variant="dense", **other)
-        refused(sequences, "variant 'dense' has one layer, one direction and no state", settings=settings)
+        refused(sequences, "variant 'dense' has one layer, one direction and nothing recurrent", settings=settings)
     unknown = first_symbol(40)
     assert unknown.label is not None
     unknown.label.values[in_parts(unknown).validation] = np.nan

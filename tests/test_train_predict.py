@@ -172,7 +172,7 @@ def test_a_failure_leaves_no_file_and_the_old_one(tmp_path, suffix, stop, at):
 
 def test_what_cannot_be_written_is_refused(tmp_path):
     for name in ("table.xlsx", "table", "table.csv.gz"):
-        words = r"out must end in .csv, .parquet, .jsonl; got '.*table"
+        words = r"out must end in .csv, .parquet, .jsonl, .edl, .ffmetadata, .ffmeta; got '.*table"
         assert_refused(partial(write_table, iter([]), tmp_path / name), InputValueError, words)
     for suffix in (".csv", ".parquet", ".jsonl"):
         words = "data must hold sequences to answer for; got none"

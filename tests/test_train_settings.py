@@ -4,6 +4,7 @@ import dataclasses
 import math
 import string
 from functools import partial
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -27,6 +28,13 @@ FIELDS = {
     "features": st.none() | TEXTS,
     "categorical": TEXTS,
     "ignore": TEXTS,
+    "level": st.sampled_from([None, "bytes", "characters"]),
+    "per": st.sampled_from([None, "file", "line"]),
+    "encoding": st.none() | TEXT,
+    "grid": st.none() | st.from_regex("[0-9]{1,3}x[0-9]{1,3}", fullmatch=True),
+    "hold": st.none() | TEXT,
+    "hold_edl": st.none() | TEXT,
+    "edl_rate": st.sampled_from([None, 24.0, 29.97, 23.976]),
     "test_data": TEXTS,
     "validation": st.floats(1e-9, 0.49),
     "test": st.floats(0, 0.49),
@@ -39,7 +47,14 @@ FIELDS = {
     "bidirectional": st.just(False),
     "dropout": SHARES,
     "recurrent_dropout": SHARES,
+    "input_dropout": SHARES,
+    "candidate_dropout": SHARES,
+    "weight_dropout": SHARES,
+    "zoneout": SHARES,
     "memory_steps": st.sampled_from(["auto", "0", "2", "17.5", "1e3"]),
+    "hold_weight": st.floats(0, 1e300),
+    "write_budget": st.none() | SHARES,
+    "budget_weight": st.floats(0, 1e300),
     "epochs": COUNTS,
     "patience": COUNTS,
     "batch_size": COUNTS,
@@ -61,7 +76,11 @@ def test_every_field_is_drawn_below():
 
 @given(st.fixed_dictionaries(FIELDS))
 def test_yaml_brings_back_every_field(tmp_path_factory, values):
-    settings = Settings(**{**values, "variant": "gru"})
+    held = None if values["hold"] is not None else values["hold_edl"]  # one or the other
+    unused: dict[str, Any] = {} if held is not None else {"edl_rate": None}
+    unused |= {} if values["hold"] is not None or held is not None else {"hold_weight": 1.0}
+    unused |= {} if values["write_budget"] is not None else {"budget_weight": 1.0}
+    settings = Settings(**{**values, "variant": "gru", "hold_edl": held, **unused})
     path = tmp_path_factory.getbasetemp() / "settings.yaml"
     path.write_bytes(settings.to_yaml().encode())
     assert Settings.from_dict(read_settings(path)) == settings
@@ -163,6 +182,13 @@ def test_a_wrong_type_is_refused(name, value, words):
         ("memory_steps", "nan", "auto, 0 or at least 2"),
         ("variant", "lstm", "one of dense, rnn, update-only, gru"),
         ("precision", 16, "one of 32, bf16; got '16'"),
+        ("zoneout", 1, "at least 0 and below 1; got 1"),
+        ("write_budget", 1.5, "at least 0 and below 1; got 1.5"),
+        ("hold_weight", -1, "at least 0 and finite"),
+        ("level", "words", "one of bytes, characters; got 'words'"),
+        ("per", "page", "one of file, line; got 'page'"),
+        ("grid", "11", "columns x rows, such as 11x9; got '11'"),
+        ("grid", "11 x 9", "columns x rows, such as 11x9"),
     ],
 )
 def test_a_value_out_of_range_is_refused(name, value, words):
@@ -174,6 +200,32 @@ def test_options_that_do_not_go_together_are_refused():
     assert_refused(lambda: Settings(validation=0.5, test=0.5), InputValueError, words)
     words = "chunk must not be given with bidirectional, .*; got 20"
     assert_refused(lambda: Settings(bidirectional=True, chunk=20), InputValueError, words)
+    words = "hold_weight must be given with hold or hold_edl, or not at all; got 2"
+    assert_refused(lambda: Settings(hold_weight=2), InputValueError, words)
+    words = "budget_weight must be given with write_budget, or not at all; got 0"
+    assert_refused(lambda: Settings(budget_weight=0), InputValueError, words)
+    words = "edl_rate must be given with hold_edl or the label edl, or not at all; got 25"
+    assert_refused(lambda: Settings(edl_rate=25), InputValueError, words)
+    words = "edl_rate must be a whole number of frames a second"
+    assert_refused(lambda: Settings(edl_rate=12.5, label="edl"), InputValueError, words)
+    assert_refused(lambda: Settings(hold="a", hold_edl="b"), InputValueError, "hold_edl must not be given with hold")
+
+
+@pytest.mark.parametrize("variant", ["dense", "rnn"])
+@pytest.mark.parametrize(("name", "value"), [("hold", "a"), ("hold_edl", "beside"), ("write_budget", 0.0)])
+def test_a_variant_without_an_update_gate_cannot_be_taught(variant, name, value):
+    words = f"{name} must not be given with variant '{variant}', which has no update gate; got "
+    assert_refused(lambda: Settings(variant=variant, **{name: value}), InputValueError, words)
+
+
+def test_readers_are_told_what_was_given():
+    assert Settings().reader_options == {}
+    assert Settings(level="characters", per="line", encoding="latin-1", grid="4x3").reader_options == {
+        "level": "characters",
+        "per": "line",
+        "encoding": "latin-1",
+        "grid": (4, 3),
+    }
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -137,7 +137,17 @@ def train(
 def predict(
     run: Annotated[Path, typer.Argument(help="The folder of a run.")],
     data: Annotated[list[str], typer.Argument(help="Files, folders or glob patterns with sequences.")],
-    out: Annotated[Path, typer.Option(help="The table to write: .csv, .parquet or .jsonl.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="The table to write: .csv, .parquet or .jsonl; or, where steps are labelled, an edit decision "
+            "list, .edl, or chapters, .ffmetadata."
+        ),
+    ],
+    edl_rate: Annotated[
+        float | None,
+        typer.Option(help="Frames a second of the list's timecodes [default: the video's, or 25 for sound]."),
+    ] = None,
     ray: Annotated[
         str | None,
         typer.Option(
@@ -145,14 +155,14 @@ def predict(
         ),
     ] = None,
 ) -> None:
-    """What a trained network says of new sequences, as a table."""
+    """What a trained network says of new sequences, as a table, or as cuts or chapters of recordings."""
     console = Console()
     with _refusals(console):
         for package in _TRAIN_PACKAGES:
             require(package, "train")
         from tidegate.cli.train import run_predict  # noqa: PLC0415 - Lightning loads only for a command that needs it
 
-        run_predict(console, run, data, out, ray=ray)
+        run_predict(console, run, data, out, edl_rate=edl_rate, ray=ray)
 
 
 @app.command()

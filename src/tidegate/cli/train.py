@@ -9,6 +9,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 from rich.text import Text
 
+from tidegate.errors import InputValueError
+from tidegate.train.cuts import is_cuts, write_cuts
 from tidegate.train.keeper import Moment
 from tidegate.train.predict import answers, write_table
 from tidegate.train.processes import processes_here
@@ -63,8 +65,23 @@ class _Bars:
             self._bars.console.print(Text.assemble((f"after epoch {moment.epoch + 1}: ", "yellow"), alarm))
 
 
-def run_predict(console: Console, folder: Path, data: list[str], out: Path, *, ray: str | None = None) -> None:
+def run_predict(
+    console: Console,
+    folder: Path,
+    data: list[str],
+    out: Path,
+    *,
+    edl_rate: float | None = None,
+    ray: str | None = None,
+) -> None:
     """Write what the run's model says of the sequences in `data`; on a Ray cluster, if its address is given."""
+    if edl_rate is not None and out.suffix.lower() != ".edl":
+        raise InputValueError(f"edl_rate means nothing for {str(out)!r}, which is no .edl file; got {edl_rate:g}")
+    if is_cuts(out):
+        if ray is not None:
+            raise InputValueError(f"ray answers for tables, .csv, .parquet or .jsonl; got {str(out)!r}")
+        _write_cuts(console, load_run(folder), data, out, edl_rate)
+        return
     run = load_run(folder)
     if ray is None:
         pieces = answers(run.model, run.task, run.settings, run.read(data))
@@ -72,6 +89,14 @@ def run_predict(console: Console, folder: Path, data: list[str], out: Path, *, r
         pieces = answers_of_cluster(folder, data, ray)
     rows = write_table(pieces, out)
     console.print(f"{rows:,} {'row' if rows == 1 else 'rows'} written to {out}.")
+
+
+def _write_cuts(console: Console, run: Run, data: list[str], out: Path, rate: float | None) -> None:
+    """Write the spans of equal answers, a file for each recording."""
+    sequences = run.read(data)
+    files = write_cuts(answers(run.model, run.task, run.settings, sequences), run.task, sequences, out, rate)
+    told = f"Written to {out}." if len(files) == 1 else f"{len(files):,} files written to {out.with_suffix('')}."
+    console.print(told)
 
 
 def _settings(out: Path, config: Path | None, *, resume: bool, given: dict[str, Any]) -> Settings:
@@ -85,7 +110,7 @@ def _scores(run: Run) -> Table:
     table = Table(title=f"{run.task.name}: {run.task.label}", title_justify="left", title_style="bold")
     table.add_column("part")
     table.add_column("sequences", justify="right")
-    names = list(run.facts["validation"])
+    names = [name for name in run.facts["validation"] if name != "gate_loss"]  # columns are few
     for name in names:
         table.add_column(name, justify="right")
     for part in ("validation", "test"):
@@ -102,5 +127,7 @@ def _scores(run: Run) -> Table:
 
 
 def _in_words(scores: Mapping[str, float]) -> str:
-    """The loss and the first metric."""
-    return ", ".join(f"{name} {value:.3f}" for name, value in list(scores.items())[:2])
+    """The loss and the first metric; and, where the gates are taught, how far they are open."""
+    gates = ("gate_held", "gate_others") if "gate_held" in scores else ("gate",)
+    shown = [*list(scores)[:2], *(name for name in gates if name in scores)]
+    return ", ".join(f"{name} {scores[name]:.3f}" for name in shown)

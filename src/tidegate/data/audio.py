@@ -12,7 +12,7 @@ from tidegate.data.folders import NO_COLUMNS, FolderLabel, folder_label, offsets
 from tidegate.data.known import as_asked
 from tidegate.data.mel import BANDS, FRAME_CENTRE, HOP, RATE, WINDOW, log_mel
 from tidegate.data.rows import Rows
-from tidegate.data.sequences import Columns, Feature, Sequences
+from tidegate.data.sequences import Columns, Feature, Recorded, Sequences
 from tidegate.errors import FileError
 from tidegate.extras import require
 
@@ -41,7 +41,7 @@ def read_audio(
         FileMissingError, InputValueError: as `find_files` and `as_asked`.
         MissingExtraError: PyAV is not installed.
     """
-    require_no_columns(columns, "audio files")
+    require_no_columns(columns, "audio files", labels=("folder", "edl"))
     of_files = folder_label(files, label, columns)
     rows, lengths = Rows((BANDS,), np.float32), []
     for found in files:
@@ -49,7 +49,7 @@ def read_audio(
         for frames in _frames(found.path):
             rows.append(frames)
         lengths.append(len(rows) - before)
-    offsets = offsets_of(lengths)
+    offsets, half = offsets_of(lengths), HOP / RATE / 2
     sequences = Sequences(
         _FEATURES,
         rows.finish(),
@@ -58,6 +58,7 @@ def read_audio(
         (np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)) * (HOP / RATE) + FRAME_CENTRE,
         of_files,
         tuple(str(found.path) for found in files),
+        recorded=Recorded(half, (np.array(lengths) - 1) * (HOP / RATE) + FRAME_CENTRE + half),
     )
     return as_asked(sequences, columns, known)
 

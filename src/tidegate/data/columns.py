@@ -38,6 +38,8 @@ def roles_of(
         InputValueError: a column is not there, is named for two purposes, or no feature is left.
     """
     single = {"id": columns.id, "time": columns.time, "label": columns.label}
+    if known is None:
+        single["hold"] = columns.hold
     taken = {purpose: (name,) for purpose, name in single.items() if name is not None}
     if known is None:
         listed = {"features": columns.features or (), "ignore": columns.ignore}
@@ -48,6 +50,7 @@ def roles_of(
     if known is None:
         left = [name for name in names if name not in columns.ignore and name not in single.values()]
         features = tuple(left) if columns.features is None else columns.features
+        features += taken.get("hold", ())  # the last, and taken out of the features once all is read
         categories = set(columns.categorical)
         if "" in features:
             raise InputValueError(
@@ -58,7 +61,7 @@ def roles_of(
     else:
         features = listed["features"]
         categories = {item.name for item in known if item.kind == "category"}
-    if not features:
+    if not set(features) - set(taken.get("hold", ())):
         raise InputValueError("features must be one column or more; no column of the table is left for them")
     if known_label is not None:
         categories -= {columns.label or ""}

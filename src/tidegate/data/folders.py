@@ -36,11 +36,11 @@ def offsets_of(lengths: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
-def require_no_columns(columns: Columns, what: str) -> None:
-    """Refuse the id, time and label of a table where there is none."""
+def require_no_columns(columns: Columns, what: str, *, labels: tuple[str, ...] = ("folder",)) -> None:
+    """Refuse the id, time and label of a table where there is none; `labels` are no columns but words."""
     given = {name: getattr(columns, name) for name in ("id", "time", "label") if getattr(columns, name) is not None}
-    if given.get("label") == "folder":
+    if given.get("label") in labels:
         del given["label"]
     if given:
         told = ", ".join(f"columns.{name}={value!r}" for name, value in given.items())
-        raise InputValueError(f"{what} have no columns, and no label but 'folder'; got {told}")
+        raise InputValueError(f"{what} have no columns, and no label but {' or '.join(map(repr, labels))}; got {told}")

@@ -8,8 +8,8 @@ from tidegate.data.files import Found, opened
 from tidegate.data.folders import NO_COLUMNS, FolderLabel, folder_label, offsets_of, require_no_columns
 from tidegate.data.known import as_asked
 from tidegate.data.rows import Rows
-from tidegate.data.sequences import Columns, Feature, Sequences
-from tidegate.data.video import TILE, mean_colours, pictures
+from tidegate.data.sequences import Columns, Feature, Recorded, Sequences
+from tidegate.data.video import TILE, Decoded, mean_colours
 from tidegate.errors import FileError, InputValueError
 
 __all__ = ["GRID", "read_frames"]
@@ -38,7 +38,7 @@ def read_frames(
         FileMissingError, InputValueError: as `find_files` and `as_asked`; a grid that is not two whole numbers from 1.
         MissingExtraError: PyAV is not installed.
     """
-    require_no_columns(columns, "video files")
+    require_no_columns(columns, "video files", labels=("folder", "edl"))
     if len(grid) != 2 or not all(isinstance(tiles, int) and 1 <= tiles <= 512 for tiles in grid):
         raise InputValueError(f"grid must be two whole numbers from 1 to 512, columns and rows; got {grid!r}")
     of_files = folder_label(files, label, columns)
@@ -50,10 +50,12 @@ def read_frames(
         for colour in ("red", "green", "blue")
     )
     rows, times, lengths = Rows((len(features),), np.float32), Rows((), np.float64), []
+    ends, rates = [], []
     for found in files:
         opened(found.path)
         latest, count = -np.inf, 0
-        for time, picture in pictures(found.path, wide * TILE, high * TILE):
+        decoded = Decoded(found.path, wide * TILE, high * TILE)
+        for time, picture in decoded:
             if time is None or time < latest:
                 raise FileError(
                     f"{str(found.path)!r} must have frames with times that never fall; frame {count} has "
@@ -63,6 +65,9 @@ def read_frames(
             times.append(np.array([time]))
             latest, count = time, count + 1
         lengths.append(count)
+        lasts = decoded.lasts if decoded.lasts > 0 else 1 / decoded.frames_per_second
+        ends.append(latest + (lasts if lasts > 0 else 0.0))
+        rates.append(decoded.frames_per_second)
     sequences = Sequences(
         features,
         rows.finish(),
@@ -71,5 +76,6 @@ def read_frames(
         times.finish(),
         of_files,
         tuple(str(found.path) for found in files),
+        recorded=Recorded(0.0, np.array(ends), np.array(rates)),
     )
     return as_asked(sequences, columns, known)

@@ -109,12 +109,21 @@ def _with_own(line: dict[str, Any], block: Block, columns: Columns, where: str) 
     block.label = (block.columns.pop(label, None) if columns.label else None) or line.get(label)
     if columns.label and label not in line and block.label is None:
         raise FileError(f"{where} must have {label!r}, the label, or null")
-    for what, given in ((times, block.times), (label, block.label)):
-        if isinstance(given, list) and len(given) != block.steps:
-            raise FileError(f"{where}: {what!r} must be a list of {block.steps}, one a step; it has {len(given)}")
-    if block.times is not None and not isinstance(block.times, list):
-        raise FileError(f"{where}: {times!r} must be a list of {block.steps}, one a step; it is {_short(block.times)}")
+    hold = columns.hold
+    held = line.get(hold) if hold is not None else None
+    for what, given in ((times, block.times), (label, block.label), (hold, held)):
+        _check_list(what, given, block.steps, where, single=what == label)
+    if hold is not None and held is not None:
+        block.columns[hold] = held
     return block
+
+
+def _check_list(what: str | None, given: Any, steps: int, where: str, *, single: bool) -> None:
+    """What is one a step has as many as there are steps; a `single` value may stand for all."""
+    if isinstance(given, list) and len(given) != steps:
+        raise FileError(f"{where}: {what!r} must be a list of {steps}, one a step; it has {len(given)}")
+    if given is not None and not isinstance(given, list) and not single:
+        raise FileError(f"{where}: {what!r} must be a list of {steps}, one a step; it is {_short(given)}")
 
 
 def _unnamed(steps: list[list[Any]], where: str) -> dict[str, list[Any]]:

@@ -41,15 +41,16 @@ def read_json_lines(
     its `id`, `times` and `label` are looked for under the names of `columns`, if those are given: the label and times
     also in the steps. Without ids they are the lines' numbers. Where a line is a step, `columns` is what it is for a
     table. Labels that are texts, booleans or whole numbers are classes.
+    What `columns.hold` names may be a list of the line's own, too.
 
     Raises:
         FileError: with file, line and step: what is not JSON, of another form or of another kind than before it, or
             infinite; times that fall; an id that comes twice.
         FileMissingError, InputValueError: as `find_files` and `as_asked`.
     """
-    single = [name for name in (columns.id, columns.time, columns.label) if name is not None]
+    single = [name for name in (columns.id, columns.time, columns.label, columns.hold) if name is not None]
     if len(set(single)) < len(single):
-        raise InputValueError(f"id, time and label must be different columns; got {', '.join(map(repr, single))}")
+        raise InputValueError(f"id, time, label and hold must be different columns; got {', '.join(map(repr, single))}")
     wanted = _wanted(columns, known)
     surveyed = _survey(files, columns, wanted)
     if known is None:
@@ -69,7 +70,7 @@ def _wanted(columns: Columns, known: Sequence[Feature] | None) -> Callable[[str]
         names = {feature.name for feature in known}
         return lambda name: name in names
     chosen, apart = columns.features, {columns.id, columns.time, columns.label, *columns.ignore}
-    return lambda name: name in chosen if chosen is not None else name not in apart
+    return lambda name: name in (*chosen, columns.hold) if chosen is not None else name not in apart
 
 
 def _survey(files: Sequence[Found], columns: Columns, wanted: Callable[[str], bool]) -> _Surveyed:

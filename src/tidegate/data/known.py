@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tidegate.data.held import held_of
 from tidegate.data.objects import text_of
 from tidegate.data.rows import Rows, chunks
 from tidegate.data.sequences import Columns, Feature, Kind, Label, Sequences
@@ -31,7 +32,8 @@ def as_asked(sequences: Sequences, columns: Columns, known: Sequence[Feature] | 
     names = [feature.name for feature in features]
     categorical = [name for name in columns.categorical if sequences.label is None or name != sequences.label.name]
     if known is None:
-        for argument, asked in (("features", columns.features or ()), ("ignore", columns.ignore)):
+        hold = (columns.hold,) if columns.hold is not None else ()
+        for argument, asked in (("features", columns.features or ()), ("ignore", columns.ignore), ("hold", hold)):
             require_names(argument, asked, names)
         require_names("categorical", categorical, names)
         asked_for = columns.features or ()
@@ -39,9 +41,11 @@ def as_asked(sequences: Sequences, columns: Columns, known: Sequence[Feature] | 
         if twice:
             raise InputValueError(f"features must name each once; {twice[0]!r} is named twice")
     chosen = names if columns.features is None or known is not None else list(columns.features)
-    chosen = [name for name in chosen if known is not None or name not in columns.ignore]
+    chosen = [name for name in chosen if known is not None or name not in (*columns.ignore, columns.hold)]
     if not chosen:
         raise InputValueError("at least one feature must be left; all are ignored")
+    if known is None and columns.hold is not None:
+        sequences = replace(sequences, held=held_of(sequences, columns.hold))
     if known is None:
         _require_values(sequences, [names.index(name) for name in chosen])
     made = {

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tidegate.errors import InputValueError
 
-__all__ = ["Columns", "Feature", "Kind", "Label", "Sequences"]
+__all__ = ["Columns", "Feature", "Kind", "Label", "Recorded", "Sequences"]
 
 Kind = Literal["number", "boolean", "category"]
 
@@ -51,6 +51,24 @@ class Columns:
     categorical: tuple[str, ...] = ()
     #: Columns that are not looked at.
     ignore: tuple[str, ...] = ()
+    #: True at the steps of which nothing is to be remembered; no feature.
+    hold: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """How the steps of recordings, sound or video, lie in their time."""
+
+    #: Seconds from the beginning of a step to its time.
+    lead: float
+    #: (S,) when the last step of each recording ends, in seconds.
+    ends: NDArray[np.float64]
+    #: (S,) frames a second of each video; None for sound.
+    rates: NDArray[np.float64] | None = None
+
+    def only(self, numbers: NDArray[np.int64]) -> "Recorded":
+        """Of some of the recordings, in the order given."""
+        return Recorded(self.lead, self.ends[numbers], None if self.rates is None else self.rates[numbers])
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +90,10 @@ class Sequences:
     label: Label | None = None
     #: The files that they were read from.
     files: tuple[str, ...] = ()
+    #: (N,) 1 at the steps of which nothing is to be remembered, 0 at others, NaN where it is not known.
+    held: NDArray[np.float64] | None = None
+    #: Of recordings; sequence s is then the file `files[s]`.
+    recorded: Recorded | None = None
 
     def __post_init__(self) -> None:
         steps, width = self.values.shape
@@ -114,7 +136,9 @@ class Sequences:
             [self.ids[int(number)] for number in numbers],
             None if self.times is None else self._gathered(self.times, chosen),
             label,
-            self.files,
+            self.files if self.recorded is None else tuple(self.files[int(number)] for number in numbers),
+            None if self.held is None else self._gathered(self.held, chosen),
+            None if self.recorded is None else self.recorded.only(np.asarray(numbers, np.int64)),
         )
 
     @staticmethod

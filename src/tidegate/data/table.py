@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tidegate.data.columns import Roles, nearest, roles_of
 from tidegate.data.fill import fill
+from tidegate.data.held import without_last
 from tidegate.data.labels import label_of
 from tidegate.data.sequences import Columns, Feature, Label, Sequences
 from tidegate.data.store import Store
@@ -79,6 +80,8 @@ def sequences_of(
     except BaseException:
         store.remove()
         raise
+    if known is None and columns.hold is not None:
+        sequences = without_last(sequences)
     store.kept_by(sequences)
     return sequences
 

@@ -2,6 +2,7 @@
 
 import codecs
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from tidegate.data.files import Found, opened
 from tidegate.data.folders import NO_COLUMNS, FolderLabel, folder_label, offsets_of, require_no_columns
 from tidegate.data.known import as_asked
-from tidegate.data.rows import Rows
+from tidegate.data.rows import Rows, chunks
 from tidegate.data.sequences import Columns, Feature, Label, Sequences
 from tidegate.errors import FileError, InputValueError
 
@@ -22,6 +23,8 @@ Per = Literal["file", "line"]
 
 _PIECE = 2**20  # bytes that are read at once
 _LF, _CR = 10, 13
+#: The label that is the next symbol.
+NEXT = "next"
 #: Byte 10 is "0x0a".
 _BYTES = tuple(f"0x{byte:02x}" for byte in range(256))
 
@@ -42,15 +45,15 @@ def read_text(
     file is a memory map, not read. `level="characters"` has `character`, with the characters that there are, sorted
     by code point; files are decoded twice, a piece at a time, and a byte order mark of UTF-8 is left out. `per="line"`
     makes a sequence of each line, without its end (LF or CR LF), named by the line's number; blank ones are left out.
+    `columns.label="next"` makes the symbol that follows the label of each step: what a language model is trained on.
 
     Raises:
         FileError: a file is empty, is not of the encoding, or has no line that is not blank.
         FileMissingError, InputValueError: as `find_files` and `as_asked`; a level, encoding or `per` that is none.
     """
-    require_no_columns(columns, "text files")
-    for name, value, choice in (("level", level, ("bytes", "characters")), ("per", per, ("file", "line"))):
-        if value not in choice:
-            raise InputValueError(f"{name} must be {choice[0]!r} or {choice[1]!r}; got {value!r}")
+    require_no_columns(columns, "text files", labels=("folder", NEXT))
+    _check_choice("level", level, ("bytes", "characters"))
+    _check_choice("per", per, ("file", "line"))
     codec = _codec(encoding)
     of_files = folder_label(files, label, columns)
     for found in files:
@@ -95,7 +98,26 @@ def read_text(
         label=_repeated(of_files, [len(counted) for counted in kept_lengths]),
         files=tuple(str(found.path) for found in files),
     )
+    if columns.label == NEXT:
+        sequences = replace(sequences, label=_following(sequences))
     return as_asked(sequences, columns, known)
+
+
+def _check_choice(name: str, value: str, choice: tuple[str, str]) -> None:
+    if value not in choice:
+        raise InputValueError(f"{name} must be {choice[0]!r} or {choice[1]!r}; got {value!r}")
+
+
+def _following(sequences: Sequences) -> Label:
+    """The symbol after each; NaN after the last of a sequence."""
+    rows = Rows((), np.float64)
+    for start, piece in chunks(sequences.values):
+        after = sequences.values[start + 1 : start + 1 + len(piece), 0].astype(np.float64)
+        after = np.append(after, np.nan)[: len(piece)]
+        first, last = np.searchsorted(sequences.offsets, [start + 1, start + 1 + len(piece)])
+        after[sequences.offsets[first:last] - 1 - start] = np.nan
+        rows.append(after)
+    return Label(NEXT, rows.finish(), True, sequences.features[0].categories)
 
 
 def _codec(encoding: str) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tidegate.errors import FileError, FileMissingError, InputValueError
 from tidegate.extras import require
 
-__all__ = ["TILE", "Video", "mean_colours", "pictures", "read_video"]
+__all__ = ["TILE", "Decoded", "Video", "mean_colours", "read_video"]
 
 #: Pixels of a tile whose mean colour is taken, in each direction.
 TILE = 8
@@ -33,17 +33,9 @@ def read_video(path: str | Path, width: int, height: int) -> Video:
         FileMissingError: there is no such file.
         FileError: the file is not a video, has no frames, or is truncated or damaged.
     """
-    pictures_of = _Decoded(path, width, height)
-    frames = [picture for _, picture in pictures_of]
-    return Video(np.stack(frames), pictures_of.frames_per_second)
-
-
-def pictures(path: str | Path, width: int, height: int) -> Iterator[tuple[float | None, NDArray[np.uint8]]]:
-    """The frames of `path` one at a time, as `read_video` gives them, each with its presentation time in seconds.
-
-    Raises as `read_video`; that a file is truncated is known, and raised, at its end.
-    """
-    return iter(_Decoded(path, width, height))
+    decoded = Decoded(path, width, height)
+    frames = [picture for _, picture in decoded]
+    return Video(np.stack(frames), decoded.frames_per_second)
 
 
 def mean_colours(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -54,13 +46,18 @@ def mean_colours(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
     return (means / np.float32(255)).reshape(count, -1)
 
 
-class _Decoded:
-    """The frames of a video as they are decoded."""
+class Decoded:
+    """The frames of a video one at a time, as `read_video` gives them, each with its presentation time in seconds.
+
+    Raises as `read_video`; that a file is truncated is known, and raised, at its end.
+    """
 
     def __init__(self, path: str | Path, width: int, height: int) -> None:
         self._path, self._size = Path(path), (width, height)
         #: Known when the first frame is; NaN if the file does not tell.
         self.frames_per_second = math.nan
+        #: How long the frame lasts that was given last, in seconds; NaN if the file does not tell.
+        self.lasts = math.nan
         if width < 1 or height < 1:
             raise InputValueError(f"width and height must be at least 1; got {width} x {height}")
         if not self._path.is_file():
@@ -80,6 +77,7 @@ class _Decoded:
                 self.frames_per_second = float(rate) if rate else math.nan
                 for frame in container.decode(stream):
                     count += 1
+                    self.lasts = float(frame.duration * frame.time_base) if frame.duration else math.nan
                     yield frame.time, _fill(frame, *self._size)
         except av.error.FFmpegError as error:
             raise FileError(f"{where} cannot be decoded as a video: {error.strerror}") from error

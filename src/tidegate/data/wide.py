@@ -29,6 +29,7 @@ class _Wide(NamedTuple):
     y: Array | None
     lengths: NDArray[np.int64] | None
     times: Array | None  # (S, T)
+    hold: Array | None = None  # (S, T)
 
 
 def unnamed(width: int, array: Array | None = None) -> tuple[Feature, ...]:
@@ -46,7 +47,7 @@ def read_wide(
     as `x`, with labels `y`, (S,) or one per step (S, T), if it has any: whole numbers and booleans are classes,
     other numbers are numbers. `lengths`, (S,), says how many steps of each sequence count; without it all do, and NaN
     is a missing value wherever it stands. `columns.label` and `columns.time` name the arrays of labels and of times,
-    (S, T) or (T,), in a `.npz` file.
+    (S, T) or (T,), in a `.npz` file, and `columns.hold` one of (S, T).
 
     Raises:
         FileError: a file is empty, damaged, of another kind, holds an infinite number, or shapes do not fit together.
@@ -65,6 +66,10 @@ def read_wide(
             raise FileError(
                 f"{str(files[0].path)!r} and {str(found.path)!r} must both have labels, or neither; so with times"
             )
+        if (part.hold is None) != (first.hold is None):
+            raise FileError(
+                f"{str(files[0].path)!r} and {str(found.path)!r} must both have {columns.hold!r}, or neither"
+            )
     single = len(files) == 1
     ids = [
         str(number) if single else f"{found.name}:{number}"
@@ -72,8 +77,16 @@ def read_wide(
         for number in range(len(part.x))
     ]
     boolean = all(part.x.dtype.kind == "b" for part in parts)
+    features = unnamed(first.x.shape[2], first.x if boolean else None)
+    if columns.hold is not None and first.hold is not None:
+        parts = [
+            part._replace(x=np.concatenate([part.x, _three(part.hold, "")], -1))
+            for part in parts
+            if part.hold is not None
+        ]
+        features += (Feature(columns.hold),)
     sequences = Sequences(
-        unnamed(first.x.shape[2], first.x if boolean else None),
+        features,
         _rows([part.x for part in parts], parts),
         offsets_of(np.concatenate([_lengths(part) for part in parts])),
         ids,
@@ -160,11 +173,18 @@ def _opened(path: Path, columns: Columns) -> _Wide:
                 f"{label!r} of {where} must be {x.shape[:1]}, a label a sequence, or {x.shape[:2]}, one a step; "
                 f"it is {y.shape}"
             )
+        hold = None if columns.hold is None else arrays.get(columns.hold)
+        if hold is not None and (hold.shape != x.shape[:2] or hold.dtype.kind not in "fiub"):
+            raise FileError(
+                f"{columns.hold!r} of {where} must be {x.shape[:2]} of numbers or booleans, as 'x' has steps; "
+                f"it is {hold.shape} of {hold.dtype}"
+            )
         return _Wide(
             x,
             y,
             None if lengths is None else lengths.astype(np.int64),
             None if times is None else np.broadcast_to(times, x.shape[:2]),
+            hold,
         )
     if columns.label or columns.time:
         raise InputValueError(

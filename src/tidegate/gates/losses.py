@@ -49,13 +49,13 @@ def hold(traced: Trace | DirectionTrace | Tensor, steps: Tensor, mask: Tensor | 
         mask: (T, B) bool, False where a step does not count; a trace's own mask counts too.
     """
     update, known = _read(traced, mask)
-    return _mean(-torch.log((1 - update).clamp_min(_LEAST)), known & _check_steps(steps, update))
+    return _mean(-torch.log((1 - update[known & _check_steps(steps, update)]).clamp_min(_LEAST)))
 
 
 def write(traced: Trace | DirectionTrace | Tensor, steps: Tensor, mask: Tensor | None = None) -> Float[Tensor, ""]:
     """The loss that teaches to let steps in: the mean of `-log(Gu)` over the steps that are True; see `hold`."""
     update, known = _read(traced, mask)
-    return _mean(-torch.log(update.clamp_min(_LEAST)), known & _check_steps(steps, update))
+    return _mean(-torch.log(update[known & _check_steps(steps, update)].clamp_min(_LEAST)))
 
 
 def steps_of(spans: Iterable[tuple[float, float]], times: Tensor, *, end: float | None = None) -> Bool[Tensor, "T"]:
@@ -71,13 +71,24 @@ def steps_of(spans: Iterable[tuple[float, float]], times: Tensor, *, end: float 
     last = times[-1] + ((times[-1] - times[-2]) if len(times) > 1 else 1) if end is None else times.new_tensor(end)
     stops = torch.cat([times[1:], last.reshape(1)])
     inside = torch.zeros_like(times)
-    for start, stop in spans:
-        if not start <= stop:
-            raise InputValueError(f"spans must be (start, stop) with start before stop; got ({start}, {stop})")
+    for start, stop in _apart(spans):
         inside += (
             torch.minimum(stops, stops.new_tensor(stop)) - torch.maximum(times, times.new_tensor(start))
         ).clamp_min(0)
     return (inside >= 0.5 * (stops - times)) & (inside > 0)
+
+
+def _apart(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The same spans in order, those that overlap as one."""
+    found: list[tuple[float, float]] = []
+    for start, stop in sorted(spans):
+        if not start <= stop:
+            raise InputValueError(f"spans must be (start, stop) with start before stop; got ({start}, {stop})")
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], max(stop, found[-1][1]))
+        else:
+            found.append((start, stop))
+    return found
 
 
 def _read(traced: Trace | DirectionTrace | Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -106,7 +117,6 @@ def _check_steps(steps: Tensor, update: Tensor, name: str = "steps") -> Tensor:
     return steps
 
 
-def _mean(losses: Tensor, steps: Tensor) -> Tensor:
+def _mean(losses: Tensor) -> Tensor:
     """Over the units and the steps that count; 0 where there are none, with a gradient of 0."""
-    count = (steps.sum() * losses.shape[-1]).clamp_min(1)
-    return torch.where(steps.unsqueeze(-1), losses, 0).sum() / count
+    return losses.sum() / max(losses.numel(), 1)

@@ -34,6 +34,10 @@ class Batch:
     start: int
     #: No chunk follows.
     last: bool
+    #: (T, B) 1 where nothing is to be remembered, 0 elsewhere; NaN where it is not known.
+    held: Tensor | None = None
+    #: It is another process's, and nothing is asked of it here.
+    lent: bool = False
 
     def pin_memory(self) -> "Batch":
         """Itself: what is on the CPU stays there."""
@@ -119,9 +123,11 @@ class Batches:
             stop = min(start + width, longest)
             here = np.clip(lengths - start, 0, stop - start)
             steps = max(int(here.max()), 1)  # all of this part may have ended while another's go on
-            label = self._label(mine, start, here, steps)
-            if lent and label is not None:
-                label.fill_(torch.nan)
+            label, held = self._label(mine, start, here, steps), self._held(mine, start, here, steps)
+            if lent:
+                for told in (label, held):
+                    if told is not None:
+                        told.fill_(torch.nan)
             yield Batch(
                 mine,
                 self._values(mine, start, here, steps),
@@ -129,6 +135,8 @@ class Batches:
                 label,
                 start,
                 stop == longest,
+                held,
+                lent,
             )
 
     def _values(self, group: NDArray[np.int64], start: int, here: NDArray[np.int64], width: int) -> Tensor:
@@ -146,10 +154,20 @@ class Batches:
         if not label.per_step:
             ends = start + here == self._lengths(group)
             return torch.from_numpy(np.where(ends & (here > 0), label.values[group], np.nan))
+        return self._per_step(label.values, group, start, here, width)
+
+    def _held(self, group: NDArray[np.int64], start: int, here: NDArray[np.int64], width: int) -> Tensor | None:
+        held = self.sequences.held
+        return None if held is None else self._per_step(held, group, start, here, width)
+
+    def _per_step(
+        self, held: NDArray[np.float64], group: NDArray[np.int64], start: int, here: NDArray[np.int64], width: int
+    ) -> Tensor:
+        """One number a step, (N,), as (T, B); NaN behind a sequence's end."""
         values = np.full((width, len(group)), np.nan)
         for place, (number, count) in enumerate(zip(group, here, strict=True)):
             first = int(self.sequences.offsets[number]) + start
-            values[:count, place] = label.values[first : first + count]
+            values[:count, place] = held[first : first + count]
         return torch.from_numpy(values)
 
 

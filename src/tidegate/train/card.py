@@ -74,7 +74,7 @@ def _scores(run: Run) -> Iterator[str]:
     for part in ("validation", "test"):
         scores = run.facts[part]
         if scores:
-            numbers = " | ".join(f"{scores[name]:.4f}" for name in names)
+            numbers = " | ".join(f"{scores[name]:.4f}" if name in scores else "" for name in names)
             yield f"| {part} | {run.facts['data'][part]:,} | {numbers} |"
     yield ""
     yield "The validation part chose the epoch, so its scores flatter; the test part's do not."

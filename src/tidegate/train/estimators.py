@@ -26,7 +26,8 @@ __all__ = ["GRUClassifier", "GRURegressor"]
 
 #: What scikit-learn's parameters are called among the settings, where it is not the same.
 _SETTINGS = (
-    "variant", "hidden_size", "num_layers", "bidirectional", "dropout", "recurrent_dropout", "memory_steps", "epochs",
+    "variant", "hidden_size", "num_layers", "bidirectional", "dropout", "recurrent_dropout", "input_dropout",
+    "candidate_dropout", "weight_dropout", "zoneout", "write_budget", "budget_weight", "memory_steps", "epochs",
     "patience", "batch_size", "learning_rate", "schedule", "weight_decay", "clip_norm", "validation", "class_weights",
     "loss", "threads", "chunk",
 )  # fmt: skip
@@ -46,6 +47,12 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         bidirectional: bool = False,
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
+        input_dropout: float = 0.0,
+        candidate_dropout: float = 0.0,
+        weight_dropout: float = 0.0,
+        zoneout: float = 0.0,
+        write_budget: float | None = None,
+        budget_weight: float = 1.0,
         memory_steps: str | float = "auto",
         epochs: int = 200,
         patience: int = 30,
@@ -67,6 +74,12 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         self.bidirectional = bidirectional
         self.dropout = dropout
         self.recurrent_dropout = recurrent_dropout
+        self.input_dropout = input_dropout
+        self.candidate_dropout = candidate_dropout
+        self.weight_dropout = weight_dropout
+        self.zoneout = zoneout
+        self.write_budget = write_budget
+        self.budget_weight = budget_weight
         self.memory_steps = memory_steps
         self.epochs = epochs
         self.patience = patience

@@ -13,7 +13,7 @@ from tidegate.train.split import Split
 __all__ = ["PLACES", "difference", "fingerprint"]
 
 #: Settings that say where the data lie; what they hold is looked at itself.
-PLACES = ("data", "test_data")
+PLACES = ("data", "test_data", "hold_edl")
 #: Rows that are read together.
 _ROWS = 2**16
 
@@ -44,6 +44,8 @@ def _digest(sequences: Sequences, parts: Split) -> str:
     if sequences.label is not None:
         found.update(repr((sequences.label.name, sequences.label.per_step, sequences.label.categories)).encode())
         arrays.append(sequences.label.values)
+    if sequences.held is not None:
+        arrays.append(sequences.held)
     for array in arrays:
         found.update(repr((array.shape, array.dtype)).encode())
         for start in range(0, len(array), _ROWS):

@@ -59,6 +59,7 @@ def new_model(sequences: Sequences, parts: Split, task: Task, settings: Settings
         raise InputValueError(
             f"label {task.label!r} must be known somewhere in the validation part, which tells when to stop; it is not"
         )
+    _check_held(sequences, parts, settings)
     found = statistics(sequences, parts.train)
     for feature, count in zip(sequences.features, found.count, strict=True):
         if not count:
@@ -76,6 +77,10 @@ def new_model(sequences: Sequences, parts: Split, task: Task, settings: Settings
         bidirectional=settings.bidirectional,
         dropout=settings.dropout,
         recurrent_dropout=settings.recurrent_dropout,
+        input_dropout=settings.input_dropout,
+        candidate_dropout=settings.candidate_dropout,
+        weight_dropout=settings.weight_dropout,
+        zoneout=settings.zoneout,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
@@ -185,6 +190,13 @@ def threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _check_held(sequences: Sequences, parts: Split, settings: Settings) -> None:
+    held = sequences.held
+    if held is not None and not any((held[sequences.rows(int(number))] == 1).any() for number in parts.train):
+        name = "hold" if settings.hold is not None else "hold_edl"
+        raise InputValueError(f"{name} must be true at some step of the training part; it is at none")
 
 
 class _Uncounted:

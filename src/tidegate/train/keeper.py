@@ -168,7 +168,7 @@ class Keeper(lightning.Callback):
     ) -> None:
         """Tell how it goes."""
         assert isinstance(pl_module, Learner)
-        if pl_module.known:
+        if pl_module.asked:
             self._losses.append(float(outputs["loss"]))
         self._tell(pl_module, batch_idx + 1)
 
@@ -178,10 +178,11 @@ class Keeper(lightning.Callback):
         scores = self.processes.told(pl_module.validated())
         standing = self.standing
         standing.diverged = not all(bool(parameter.isfinite().all()) for parameter in pl_module.model.parameters())
-        better = math.isfinite(scores["loss"]) and not standing.diverged
-        better = better and (standing.best_loss is None or scores["loss"] < standing.best_loss)
+        loss = scores["loss"] + scores.get("gate_loss", 0.0)
+        better = math.isfinite(loss) and not standing.diverged
+        better = better and (standing.best_loss is None or loss < standing.best_loss)
         if better:
-            standing.best_epoch, standing.best_loss = standing.epoch, scores["loss"]
+            standing.best_epoch, standing.best_loss = standing.epoch, loss
         train_loss = float(np.mean(self._losses)) if self._losses else float("nan")
         train_loss = float(self.processes.total(torch.tensor(train_loss, dtype=torch.float64))) / self.processes.size
         validated = {f"validation_{name}": value for name, value in scores.items()}

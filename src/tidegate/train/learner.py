@@ -7,11 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from tidegate.extras import require
+from tidegate.gates import Trace
 from tidegate.train.batches import Batch
 from tidegate.train.model import SequenceModel
 from tidegate.train.processes import ALONE, Processes
 from tidegate.train.settings import Settings
 from tidegate.train.tasks import Task
+from tidegate.train.teaching import GateUse, Teaching, Term
 
 require("torchmetrics", "train")  # first, for Lightning needs it too
 require("lightning", "train")  # the classes below are built on it, so it cannot wait for a function
@@ -24,7 +26,9 @@ _WARM_UP = 0.05  # of all steps, but no more than a hundred
 
 
 class Learner(lightning.LightningModule):
-    """The model, its task and its optimizer. The loss of a step is the mean over the labels known in it.
+    """The model, its task and its optimizer.
+
+    The loss of a step is the mean over the labels known in it, and what is asked of the gates.
 
     Among several processes that is the mean over the labels that all of them know of it.
     """
@@ -38,31 +42,52 @@ class Learner(lightning.LightningModule):
         self.steps, self.done = steps, 0
         self.processes = processes
         self.validation = task.metrics(together=processes.size > 1)
-        #: Labels known in the last step of training, by all processes.
-        self.known = 0
+        #: What is asked of the gates; None if nothing.
+        self.teaching = Teaching.of(settings)
+        self._gates: GateUse | None = None
+        #: Labels known in the last step of training, and what else it asked, by all processes; 0 for no step.
+        self.asked = 0
         self._carried: Tensor | None = None
         self._losses: list[Tensor] = []
         self._known = 0
 
     def forward(self, batch: Batch) -> Tensor:
         """The answers to a batch; the state goes from one chunk to the next."""
-        hx = None if batch.start == 0 else self._carried
         answers: Tensor
-        answers, h_n = self.model(batch.values, batch.lengths, hx)
+        answers, h_n = self.model(batch.values, batch.lengths, self._before(batch))
         self._carried = None if batch.last else h_n.detach()
         return answers
+
+    def _watched(self, batch: Batch) -> tuple[Tensor, Trace | None]:
+        """The answers and, if something is asked of the gates, what they did."""
+        if self.teaching is None:
+            return self(batch), None
+        answers, seen = self.model.traced(batch.values, batch.lengths, self._before(batch))
+        self._carried = None if batch.last else seen.h_n.detach()
+        return answers, seen
+
+    def _before(self, batch: Batch) -> Tensor | None:
+        """The states that the chunk before left."""
+        return None if batch.start == 0 else self._carried
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:  # noqa: ARG002 - Lightning's names
         """The loss of one batch or chunk, so that its mean over the processes is the loss of all that they know."""
         assert batch.label is not None
-        answers = self(batch)
+        answers, seen = self._watched(batch)
         losses = self.task.loss_of(answers, batch.label)
-        self.known = int(self.processes.total(torch.tensor(len(losses))))
-        return losses.sum() / max(self.known, 1) * self.processes.size
+        terms = [Term(1.0, losses.mean() if len(losses) else losses.sum(), len(losses))]
+        if seen is not None and self.teaching is not None:
+            terms += self.teaching.terms(seen, batch)
+        counts = self.processes.total(torch.tensor([term.count for term in terms])).tolist()
+        self.asked = sum(counts)
+        parts = [
+            term.loss * (term.weight * term.count / max(count, 1)) for term, count in zip(terms, counts, strict=True)
+        ]
+        return torch.stack(parts).sum() * self.processes.size
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Where no label is known there is no step: Adam leaves alone what has no gradient."""
-        if not self.known:
+        """Where nothing is asked there is no step: Adam leaves alone what has no gradient."""
+        if not self.asked:
             optimizer.zero_grad()
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:  # noqa: ARG002
@@ -80,11 +105,14 @@ class Learner(lightning.LightningModule):
         """Count anew."""
         self.validation.reset()
         self._losses, self._known = [], 0
+        self._gates = None if self.teaching is None else GateUse(self.teaching)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:  # noqa: ARG002
         """Count what is right and wrong in a batch."""
         assert batch.label is not None
-        answers = self(batch)
+        answers, seen = self._watched(batch)
+        if seen is not None and self._gates is not None:
+            self._gates.count(seen, batch)
         known = ~batch.label.isnan()
         losses = self.task.loss_of(answers, batch.label)
         self._losses.append(losses.double().sum())
@@ -102,7 +130,8 @@ class Learner(lightning.LightningModule):
         if not known:
             return {}
         scores = {name: float(value) for name, value in self.validation.compute().items()}
-        return {"loss": float(loss) / known, **scores}
+        gates = {} if self._gates is None else self._gates.told(self.processes)
+        return {"loss": float(loss) / known, **scores, **gates}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW; weights decay, biases, gains and initial states do not."""

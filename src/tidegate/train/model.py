@@ -9,12 +9,23 @@ from torch import Tensor, nn
 
 from tidegate.data.sequences import Feature
 from tidegate.errors import InputValueError
-from tidegate.nn import GRU, RNN, Dense
+from tidegate.gates import Trace, trace
+from tidegate.nn import GRU, RNN, Dense, Dropouts
 from tidegate.train.encoder import Encoder
 
 __all__ = ["ModelConfig", "SequenceModel", "Variant"]
 
 Variant = Literal["dense", "rnn", "update-only", "gru", "gru-reset-before", "gru-layer-norm"]
+
+
+#: The dropouts of a recurrent layer, and what each is called in `Dropouts`.
+_DROPOUTS = {
+    "recurrent_dropout": "state",
+    "input_dropout": "inputs",
+    "candidate_dropout": "candidate",
+    "weight_dropout": "weight",
+    "zoneout": "zoneout",
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,11 @@ class ModelConfig:
     dropout: float = 0.0
     #: Of the state, drawn once a sequence (Gal & Ghahramani 2016).
     recurrent_dropout: float = 0.0
+    #: See `tidegate.Dropouts`: its `inputs`, `candidate`, `weight` and `zoneout`.
+    input_dropout: float = 0.0
+    candidate_dropout: float = 0.0
+    weight_dropout: float = 0.0
+    zoneout: float = 0.0
 
     def __post_init__(self) -> None:
         if self.variant not in get_args(Variant):
@@ -44,16 +60,17 @@ class ModelConfig:
             value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise InputValueError(f"{name} must be an int of at least 1; got {value!r}")
-        for name in ("dropout", "recurrent_dropout"):
+        for name in ("dropout", *_DROPOUTS):
             value = getattr(self, name)
             if not isinstance(value, float | int) or not 0 <= value < 1:
                 raise InputValueError(f"{name} must be a number of at least 0 and below 1; got {value!r}")
-        if self.variant == "dense" and (self.num_layers > 1 or self.bidirectional or self.recurrent_dropout):
-            raise InputValueError(
-                "variant 'dense' has one layer, one direction and no state to drop from; got "
-                f"num_layers={self.num_layers}, bidirectional={self.bidirectional}, "
-                f"recurrent_dropout={self.recurrent_dropout}"
-            )
+        if self.variant == "dense":
+            alone = {"num_layers": 1, "bidirectional": False, **dict.fromkeys(_DROPOUTS, 0)}
+            got = [f"{name}={getattr(self, name)}" for name, only in alone.items() if getattr(self, name) != only]
+            if got:
+                raise InputValueError(
+                    "variant 'dense' has one layer, one direction and nothing recurrent to drop; got " + ", ".join(got)
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as JSON can hold it."""
@@ -103,13 +120,29 @@ class SequenceModel(nn.Module):
             lengths: the steps of each sequence; T if not given.
             hx: the states to go on from.
         """
-        x = self.encoder(values, self.head.weight.dtype)
-        states, h_n = self.layer(x, hx, lengths=lengths)
+        states, h_n = self.layer(self.encoder(values, self.head.weight.dtype), hx, lengths=lengths)
+        return self._answers(states, h_n), h_n
+
+    def traced(
+        self,
+        values: Shaped[Tensor, "T B F"],
+        lengths: Int[Tensor, "B"] | None = None,
+        hx: Float[Tensor, "LD B H"] | None = None,
+    ) -> tuple[Tensor, Trace]:
+        """The answers, and what every gate did for them, differentiable; the final states are the trace's `h_n`."""
+        seen = trace(self.layer, self.encoder(values, self.head.weight.dtype), hx, lengths=lengths)
+        assert isinstance(seen.output, Tensor)
+        return self._answers(seen.output, seen.h_n), seen
+
+    def _answers(self, states: Tensor, h_n: Tensor) -> Tensor:
+        answers: Tensor
         if self.config.per_step:
-            return self.head(self.dropout(states)), h_n
+            answers = self.head(self.dropout(states))
+            return answers
         directions = 2 if self.config.bidirectional else 1
         last = h_n[-directions:].transpose(0, 1).flatten(1)
-        return self.head(self.dropout(last)), h_n
+        answers = self.head(self.dropout(last))
+        return answers
 
 
 def _layer(config: ModelConfig, width: int) -> nn.Module:
@@ -120,7 +153,7 @@ def _layer(config: ModelConfig, width: int) -> nn.Module:
         "num_layers": config.num_layers,
         "bidirectional": config.bidirectional,
         "dropout": config.dropout if config.num_layers > 1 else 0.0,
-        "recurrent_dropout": config.recurrent_dropout,
+        "recurrent_dropout": Dropouts(**{short: getattr(config, name) for name, short in _DROPOUTS.items()}),
     }
     match config.variant:
         case "rnn":

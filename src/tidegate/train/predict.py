@@ -15,6 +15,7 @@ from tidegate.errors import InputValueError
 from tidegate.extras import require
 from tidegate.train.batches import Batch, Batches
 from tidegate.train.checkpoint import whole_file
+from tidegate.train.cuts import SUFFIXES
 from tidegate.train.fitting import threads
 from tidegate.train.model import SequenceModel
 from tidegate.train.settings import Settings
@@ -76,7 +77,7 @@ def write_table(pieces: Iterator[Columns], path: str | Path) -> int:
     path = Path(path)
     writers = {".csv": _write_csv, ".parquet": _write_parquet, ".jsonl": _write_lines}
     if path.suffix.lower() not in writers:
-        raise InputValueError(f"out must end in {', '.join(writers)}; got {str(path)!r}")
+        raise InputValueError(f"out must end in {', '.join((*writers, *SUFFIXES))}; got {str(path)!r}")
     first = next(pieces, None)
     if first is None:
         raise InputValueError("data must hold sequences to answer for; got none")

@@ -5,7 +5,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from tidegate import __version__
+from tidegate.data.known import label_as_known
 from tidegate.data.read import read
 from tidegate.data.sequences import Columns, Feature, Label, Sequences
 from tidegate.errors import FileError, FileMissingError, InputValueError
@@ -22,6 +23,7 @@ from tidegate.train.fingerprint import PLACES
 from tidegate.train.fitting import Fitted, evaluate, fit_model, new_model
 from tidegate.train.folders import check_out
 from tidegate.train.keeper import Moment
+from tidegate.train.marks import EDL, with_edl_label, with_held
 from tidegate.train.model import ModelConfig, SequenceModel
 from tidegate.train.predict import answers
 from tidegate.train.processes import ALONE, Processes, processes_here
@@ -250,16 +252,24 @@ def _read(
     asked = label or "y" in options
     if asked and known_label is None and settings.task.startswith("regress"):  # or whole numbers might pass for classes
         known_label = Label(settings.label or "label", np.empty(0), settings.task.endswith("-steps"))
+    named = settings.label if label and "y" not in options else None
     columns = Columns(
         id=settings.id,
         time=settings.time,
-        label=settings.label if label and "y" not in options else None,
+        label=named,
         features=settings.features,
         categorical=settings.categorical,
         ignore=settings.ignore,
+        hold=settings.hold,
     )
     data = list(data) if isinstance(data, tuple) else data
+    options = {**settings.reader_options, **options}
     found: Sequences = read(data, columns=columns, known=known, known_label=known_label, **options)
+    if named == EDL and found.recorded is not None:
+        found = with_edl_label(found, settings.edl_rate)
+        found = found if known_label is None else replace(found, label=label_as_known(found.label, known_label))
+    if settings.hold_edl is not None and known is None:
+        found = with_held(found, settings.hold_edl, settings.edl_rate)
     return found
 
 

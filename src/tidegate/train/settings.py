@@ -1,6 +1,7 @@
 """Every choice of a training run, in one record: from the command line, from YAML, and kept with the run."""
 
 import difflib
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -9,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args, get_type_hints
 
+from tidegate.data.edl import frames_a_second
 from tidegate.errors import FileError, FileMissingError, InputTypeError, InputValueError
 from tidegate.extras import require
 
@@ -32,6 +34,17 @@ class Settings:
     features: tuple[str, ...] | None = option(None, "The columns that are inputs; every other one if not given.")
     categorical: tuple[str, ...] = option((), "Columns that are categories although their values are numbers.")
     ignore: tuple[str, ...] = option((), "Columns that are not looked at.")
+    level: str | None = option(None, "Of text: a step is one of bytes, or of characters; bytes if not given.")
+    per: str | None = option(None, "Of text: a sequence is a file, or a line; a file if not given.")
+    encoding: str | None = option(None, "Of text in characters: its encoding; utf-8 if not given.")
+    grid: str | None = option(None, "Of video: tiles of a frame, columns x rows; 11x9 if not given.")
+    hold: str | None = option(None, "A column that is true at the steps of which nothing is to be remembered.")
+    hold_edl: str | None = option(
+        None, "An edit decision list of such steps; or beside, for the .edl file beside each recording."
+    )
+    edl_rate: float | None = option(
+        None, "Frames a second of the lists' timecodes; as the list says, or the recording, if not given."
+    )
     test_data: tuple[str, ...] = option((), "A file or folder of sequences that are asked about only at the end.")
     validation: float = option(0.15, "The share of the sequences that tells when to stop.")
     test: float = option(
@@ -47,10 +60,18 @@ class Settings:
     num_layers: int = option(1, "Recurrent layers on top of each other.")
     bidirectional: bool = option(False, "Read each sequence both ways.")
     dropout: float = option(0.0, "Dropout between layers and before the answer.")
-    recurrent_dropout: float = option(0.0, "Dropout of the state.")
+    recurrent_dropout: float = option(0.0, "Dropout of the state, the same units at every step.")
+    input_dropout: float = option(0.0, "Dropout of a layer's inputs, the same at every step.")
+    candidate_dropout: float = option(0.0, "Dropout of what a step would write.")
+    weight_dropout: float = option(0.0, "Dropout of the recurrent weights.")
+    zoneout: float = option(0.0, "The share of units that keep their old state, drawn at every step.")
     memory_steps: str = option(
         "auto", "Start the update gates with chrono initialisation: auto is the longest training sequence, 0 is off."
     )
+    # ------------------------------------------------------------------ what the gates are taught
+    hold_weight: float = option(1.0, "How much it counts that gates are shut at steps to hold.")
+    write_budget: float | None = option(None, "The share of the time that update gates may be open, on average.")
+    budget_weight: float = option(1.0, "How much it counts what goes beyond the budget.")
     # ------------------------------------------------------------------ how it is learned
     epochs: int = option(200, "Times through the training part, at most.")
     patience: int = option(30, "Epochs without a better validation loss before it stops.")
@@ -71,7 +92,7 @@ class Settings:
         for one in fields(self):
             object.__setattr__(self, one.name, _as_setting(one.name, getattr(self, one.name)))
         for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
+            if getattr(self, name) not in (*allowed, None):
                 raise InputValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
         for name, (least, below, words) in _RANGES.items():
             value = getattr(self, name)
@@ -85,8 +106,39 @@ class Settings:
             raise InputValueError(
                 f"chunk must not be given with bidirectional, which reads from the end too; got {self.chunk}"
             )
+        self._check_teaching()
+        if self.grid is not None and not _GRID.fullmatch(self.grid):
+            raise InputValueError(f"grid must be columns x rows, such as 11x9; got {self.grid!r}")
         if self.memory_steps != "auto" and not _is_memory(self.memory_steps):
             raise InputValueError(f"memory_steps must be auto, 0 or at least 2; got {self.memory_steps!r}")
+
+    def _check_teaching(self) -> None:
+        for name in ("hold", "hold_edl", "write_budget"):
+            if getattr(self, name) is not None and self.variant in _UNGATED:
+                raise InputValueError(
+                    f"{name} must not be given with variant {self.variant!r}, which has no update gate; "
+                    f"got {getattr(self, name)!r}"
+                )
+        if self.hold is not None and self.hold_edl is not None:
+            raise InputValueError(f"hold_edl must not be given with hold; got {self.hold_edl!r} and {self.hold!r}")
+        holds = self.hold is not None or self.hold_edl is not None
+        lists = self.hold_edl is not None or self.label == "edl"
+        for name, unset, used, needs in (
+            ("hold_weight", 1.0, holds, "hold or hold_edl"),
+            ("budget_weight", 1.0, self.write_budget is not None, "write_budget"),
+            ("edl_rate", None, lists, "hold_edl or the label edl"),
+        ):
+            if getattr(self, name) != unset and not used:
+                raise InputValueError(f"{name} must be given with {needs}, or not at all; got {getattr(self, name):g}")
+        if self.edl_rate is not None:
+            frames_a_second(self.edl_rate)
+
+    @property
+    def reader_options(self) -> dict[str, Any]:
+        """What `tidegate.data.read` is told of text and video, as far as it is told something."""
+        tiles = None if self.grid is None else tuple(int(count) for count in self.grid.split("x"))
+        options = {"level": self.level, "per": self.per, "encoding": self.encoding, "grid": tiles}
+        return {name: value for name, value in options.items() if value is not None}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
@@ -116,12 +168,18 @@ class Settings:
 
 _CHOICES = {
     "class_weights": ("none", "balanced"),
+    "level": ("bytes", "characters"),
     "loss": ("auto", "cross-entropy", "mse", "mae", "huber"),
+    "per": ("file", "line"),
     "precision": ("32", "bf16"),
     "schedule": ("constant", "cosine"),
     "task": ("auto", "classify", "label-steps", "regress", "regress-steps"),
     "variant": ("dense", "rnn", "update-only", "gru", "gru-reset-before", "gru-layer-norm"),
 }
+
+#: Without an update gate.
+_UNGATED = ("dense", "rnn")
+_GRID = re.compile(r"[0-9]{1,3}x[0-9]{1,3}")
 
 _INFINITE = float("inf")
 _SHARE = (0, 1, "at least 0 and below 1")
@@ -130,9 +188,10 @@ _SIZE = (0, _INFINITE, "at least 0 and finite")
 #: At least, below, and both in words.
 _RANGES: dict[str, tuple[float, float, str]] = {
     **dict.fromkeys(("hidden_size", "num_layers", "epochs", "batch_size", "patience", "threads", "chunk"), _COUNT),
-    **dict.fromkeys(("dropout", "recurrent_dropout", "test"), _SHARE),
+    **dict.fromkeys(("dropout", "test", "write_budget"), _SHARE),
+    **dict.fromkeys(("recurrent_dropout", "input_dropout", "candidate_dropout", "weight_dropout", "zoneout"), _SHARE),
     "validation": (sys.float_info.min, 1, "above 0 and below 1"),
-    **dict.fromkeys(("weight_decay", "clip_norm"), _SIZE),
+    **dict.fromkeys(("weight_decay", "clip_norm", "hold_weight", "budget_weight"), _SIZE),
     "learning_rate": (sys.float_info.min, _INFINITE, "above 0 and finite"),
     "seed": (0, 2**63, "in 0..2**63 - 1"),
 }
