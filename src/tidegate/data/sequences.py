@@ -1,7 +1,7 @@
 """What every reader gives: sequences of steps, rows of numbers, with their labels; in memory or on disk."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +11,8 @@ from tidegate.errors import InputValueError
 
 __all__ = ["Columns", "Feature", "Kind", "Label", "Sequences"]
 
-Kind = Literal["number", "boolean", "category"]
+#: A "gap" is the time since the step before, see `tidegate.data.gaps`.
+Kind = Literal["number", "boolean", "category", "gap"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Label:
     per_step: bool
     #: None for a label that is a number.
     categories: tuple[str, ...] | None = None
+    #: How many steps ahead it is to be told; 0 for the step itself.
+    ahead: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class Sequences:
         label = self.label
         if label is not None:
             values = self._gathered(label.values, chosen) if label.per_step else label.values[np.asarray(numbers, int)]
-            label = Label(label.name, values, label.per_step, label.categories)
+            label = replace(label, values=values)
         return Sequences(
             self.features,
             self._gathered(self.values, chosen),

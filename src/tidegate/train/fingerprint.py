@@ -8,6 +8,7 @@ import torch
 
 from tidegate.data.sequences import Sequences
 from tidegate.train.settings import Settings
+from tidegate.train.spans import spans_of
 from tidegate.train.split import Split
 
 __all__ = ["PLACES", "difference", "fingerprint"]
@@ -40,10 +41,12 @@ def difference(before: dict[str, Any], now: dict[str, Any]) -> str | None:
 def _digest(sequences: Sequences, parts: Split) -> str:
     """A number that other features, values, labels or parts would change; read in bounded memory."""
     found = hashlib.blake2b(repr(sequences.features).encode(), digest_size=16)
-    arrays = [sequences.offsets, parts.train, parts.validation, parts.test, sequences.values]
+    spans = [spans_of(sequences, part) for part in (parts.train, parts.validation, parts.test)]
+    arrays = [sequences.offsets, *(array for one in spans for array in vars(one).values()), sequences.values]
     if sequences.label is not None:
-        found.update(repr((sequences.label.name, sequences.label.per_step, sequences.label.categories)).encode())
-        arrays.append(sequences.label.values)
+        label = sequences.label
+        found.update(repr((label.name, label.per_step, label.categories, label.ahead)).encode())
+        arrays.append(label.values)
     for array in arrays:
         found.update(repr((array.shape, array.dtype)).encode())
         for start in range(0, len(array), _ROWS):

@@ -70,14 +70,11 @@ class Learner(lightning.LightningModule):
         """Count what is right and wrong in a batch."""
         assert batch.label is not None
         answers = self(batch)
-        known = ~batch.label.isnan()
         losses = self.task.loss_of(answers, batch.label)
         self._losses.append(losses.double().sum())
         self._known += len(losses)
         if len(losses):
-            label = batch.label[known]
-            told = self.task.told(answers[known])
-            self.validation.update(told, label.long() if self.task.categories is not None else label)
+            self.task.judge(self.validation, answers, batch.label)
 
     def validated(self) -> dict[str, float]:
         """The loss and the metrics of the last validation, by name; nothing if no label was known in it."""

@@ -24,7 +24,7 @@ class ModelConfig:
     features: tuple[Feature, ...]
     #: Which features have an input more that says where they are missing.
     flagged: tuple[bool, ...]
-    #: How many numbers an answer has: one score a class, one number, or h steps times the targets times the quantiles.
+    #: How many numbers an answer has: one score a class, one number, or h steps ahead times the quantiles.
     outputs: int
     #: One answer after every step, not one a sequence.
     per_step: bool
@@ -103,13 +103,28 @@ class SequenceModel(nn.Module):
             lengths: the steps of each sequence; T if not given.
             hx: the states to go on from.
         """
-        x = self.encoder(values, self.head.weight.dtype)
-        states, h_n = self.layer(x, hx, lengths=lengths)
+        states, h_n = self.read(values, lengths, hx)
         if self.config.per_step:
             return self.head(self.dropout(states)), h_n
+        return self.at_end(h_n), h_n
+
+    def read(
+        self,
+        values: Shaped[Tensor, "T B F"],
+        lengths: Int[Tensor, "B"] | None = None,
+        hx: Float[Tensor, "LD B H"] | None = None,
+    ) -> tuple[Float[Tensor, "T B DH"], Float[Tensor, "LD B H"]]:
+        """The last layer's states after every step, and the final states of all; arguments as of `forward`."""
+        states: Tensor
+        states, h_n = self.layer(self.encoder(values, self.head.weight.dtype), hx, lengths=lengths)
+        return states, h_n
+
+    def at_end(self, h_n: Float[Tensor, "LD B H"]) -> Float[Tensor, "B outputs"]:
+        """The answers after each sequence's last step, from the final states."""
         directions = 2 if self.config.bidirectional else 1
         last = h_n[-directions:].transpose(0, 1).flatten(1)
-        return self.head(self.dropout(last)), h_n
+        answers: Tensor = self.head(self.dropout(last))
+        return answers
 
 
 def _layer(config: ModelConfig, width: int) -> nn.Module:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from tidegate import __version__
+from tidegate.data.gaps import gaps_in, with_gaps
 from tidegate.data.read import read
 from tidegate.data.sequences import Columns, Feature, Label, Sequences
 from tidegate.errors import FileError, FileMissingError, InputValueError
@@ -21,11 +22,14 @@ from tidegate.train.checkpoint import Checkpoint, clear_unfinished, read_checkpo
 from tidegate.train.fingerprint import PLACES
 from tidegate.train.fitting import Fitted, evaluate, fit_model, new_model
 from tidegate.train.folders import check_out
+from tidegate.train.forecast import forecast_for, task_from, with_target
 from tidegate.train.keeper import Moment
+from tidegate.train.lanes import chunk_of
 from tidegate.train.model import ModelConfig, SequenceModel
 from tidegate.train.predict import answers
 from tidegate.train.settings import Settings, read_settings
-from tidegate.train.split import Split, split
+from tidegate.train.spans import Which, spans_of
+from tidegate.train.split import Split, split, split_by_time
 from tidegate.train.tasks import Task, task_for
 
 __all__ = ["Run", "Score", "fit", "load_run", "train"]
@@ -39,6 +43,8 @@ class Score:
     """How well a model does on one part of the data."""
 
     sequences: int
+    #: The steps of theirs that are asked about.
+    steps: int
     #: The loss and the metrics by name; empty for a part of no sequences, or of no known label.
     scores: Mapping[str, float]
 
@@ -102,10 +108,12 @@ def fit(
         InputValueError, InputTypeError, FileError: something does not fit; nothing is then written.
         KeyboardInterrupt: interrupted; with `out`, `resume` goes on.
     """
-    named = isinstance(label, str)
+    named, forecast = isinstance(label, str), options.get("task") == "forecast"
+    if forecast and not named:
+        raise InputValueError("label must name the feature that is to be forecast; got labels of their own or None")
     paths, tests = _paths(data), _paths(test_data)
     settings = Settings.from_dict(
-        {**options, "data": paths or (), "test_data": tests or (), "label": label if named else "label"}
+        {**options, "data": paths or (), "test_data": tests or (), "label": label if named or forecast else "label"}
     )
     given = {} if named or label is None else {"y": label}
     sequences = None if paths else _read(settings, data, None, None, given, label=named)
@@ -163,10 +171,9 @@ def _train(
     if sequences is None:
         sequences = _read(settings, list(settings.data), None, None, {}, label=True)
     apart = bool(settings.test_data) or tests is not None
-    parts = split(sequences, validation=settings.validation, test=0 if apart else settings.test, seed=settings.seed)
-    task = task_for(
-        sequences, parts.train, name=settings.task, loss=settings.loss, class_weights=settings.class_weights
-    )
+    parts, task = _parts_and_task(sequences, settings, test=0 if apart else settings.test)
+    if _takes_gaps(sequences, parts, settings):
+        sequences = with_gaps(sequences)
     asked = _tests(settings, sequences, parts, task, tests)
     model = new_model(sequences, parts, task, settings)
     if folder is not None:
@@ -183,7 +190,7 @@ def _train(
         and (folder / _CHECKPOINTS / "last.safetensors").is_file(),  # a first epoch was finished
         progress=progress,
     )
-    test = Score(0, {}) if asked is None else score(fitted.model, task, *asked, settings)
+    test = Score(0, 0, {}) if asked is None else score(fitted.model, task, *asked, settings)
     facts = _facts(settings, sequences, parts, task, fitted, test, time.perf_counter() - started)
     if folder is not None:
         state = {"config": fitted.model.config.to_dict(), "task": task.to_dict()}
@@ -209,7 +216,7 @@ def load_run(folder: str | Path) -> Run:
     path = str(folder / _MODEL)
     try:
         model = SequenceModel(ModelConfig.from_dict(found.state["config"]))
-        task = Task.from_dict(found.state["task"])
+        task = task_from(found.state["task"])
         model.load_state_dict(found.tensors)
     except (InputValueError, KeyError, TypeError, RuntimeError) as error:
         told = " ".join(str(error).split())
@@ -230,17 +237,50 @@ def _read(
     asked = label or "y" in options
     if asked and known_label is None and settings.task.startswith("regress"):  # or whole numbers might pass for classes
         known_label = Label(settings.label or "label", np.empty(0), settings.task.endswith("-steps"))
+    forecast = settings.task == "forecast"
     columns = Columns(
         id=settings.id,
         time=settings.time,
-        label=settings.label if label and "y" not in options else None,
-        features=settings.features,
+        label=settings.label if label and not forecast and "y" not in options else None,
+        features=_features(settings),
         categorical=settings.categorical,
         ignore=settings.ignore,
     )
     data = list(data) if isinstance(data, tuple) else data
-    found: Sequences = read(data, columns=columns, known=known, known_label=known_label, **options)
-    return found
+    own = None if known is None else [feature for feature in known if feature.kind != "gap"]
+    found: Sequences = read(data, columns=columns, known=own, known_label=known_label, **options)
+    if label and forecast:
+        assert settings.horizon is not None
+        found = with_target(found, settings.label, settings.horizon)
+    return with_gaps(found) if known is not None and own != list(known) else found
+
+
+def _features(settings: Settings) -> tuple[str, ...] | None:
+    """The inputs that are named; what is forecast is one of them."""
+    named = settings.features
+    if named is None or settings.task != "forecast" or settings.label is None or settings.label in named:
+        return named
+    return (*named, settings.label)
+
+
+def _parts_and_task(sequences: Sequences, settings: Settings, *, test: float) -> tuple[Split, Task]:
+    """What is learned from and asked about, and the question."""
+    if settings.task == "forecast":
+        assert settings.horizon is not None
+        parts = split_by_time(sequences, validation=settings.validation, test=test, horizon=settings.horizon)
+        return parts, forecast_for(sequences, parts.train, settings)
+    parts = split(sequences, validation=settings.validation, test=test, seed=settings.seed)
+    return parts, task_for(
+        sequences, parts.train, name=settings.task, loss=settings.loss, class_weights=settings.class_weights
+    )
+
+
+def _takes_gaps(sequences: Sequences, parts: Split, settings: Settings) -> bool:
+    """Whether the time between steps is an input."""
+    if settings.gaps != "auto" or sequences.times is None:
+        return settings.gaps == "on"
+    spans = spans_of(sequences, parts.train)
+    return gaps_in(sequences.times, (spans.rows(sequences, place) for place in range(len(spans)))).vary
 
 
 def _paths(data: Any) -> tuple[str, ...] | None:
@@ -249,10 +289,10 @@ def _paths(data: Any) -> tuple[str, ...] | None:
     return tuple(map(str, several)) if all(isinstance(one, str | Path) for one in several) else None
 
 
-def score(model: SequenceModel, task: Task, sequences: Sequences, numbers: np.ndarray, settings: Settings) -> Score:
+def score(model: SequenceModel, task: Task, sequences: Sequences, which: Which, settings: Settings) -> Score:
     """The loss and metrics of a model on some sequences."""
-    batches = Batches(sequences, numbers, settings.batch_size, chunk=settings.chunk)
-    return Score(len(numbers), evaluate(model, task, batches, settings))
+    batches = Batches(sequences, which, settings.batch_size, chunk=chunk_of(task, settings))
+    return Score(len(which), _asked(sequences, which), evaluate(model, task, batches, settings))
 
 
 def _tests(
@@ -261,7 +301,7 @@ def _tests(
     parts: Split,
     task: Task,
     given: tuple[Any, dict[str, Any]] | None,
-) -> tuple[Sequences, np.ndarray] | None:
+) -> tuple[Sequences, Which] | None:
     """The sequences that are asked about only at the end, and which of them."""
     if given is None and settings.test_data:
         given = list(settings.test_data), {}
@@ -271,6 +311,12 @@ def _tests(
     tests = _read(settings, data, sequences.features, task.known_label(), options, label=True)
     task.check(tests)
     return tests, np.arange(len(tests))
+
+
+def _asked(sequences: Sequences, which: Which) -> int:
+    """How many steps are asked about."""
+    spans = spans_of(sequences, which)
+    return int((spans.high - spans.low).sum())
 
 
 def _check_resumable(out: Path, settings: Settings) -> None:
@@ -307,6 +353,9 @@ def _facts(
             "train": len(parts.train),
             "validation": len(parts.validation),
             "test": test.sequences,
+            "train_steps": _asked(sequences, parts.train),
+            "validation_steps": _asked(sequences, parts.validation),
+            "test_steps": test.steps,
         },
         "parameters": sum(parameter.numel() for parameter in fitted.model.parameters()),
         "best_epoch": fitted.best_epoch,

@@ -14,11 +14,12 @@ from torch.nn.functional import cross_entropy, huber_loss, l1_loss, mse_loss
 from tidegate.data.sequences import Label, Sequences
 from tidegate.errors import InputValueError
 from tidegate.extras import require
+from tidegate.train.spans import Which, spans_of
 
-__all__ = ["Task", "TaskName", "known_values", "task_for"]
+__all__ = ["Task", "TaskName", "is_known", "known_values", "task_for"]
 
-TaskName = Literal["classify", "label-steps", "regress", "regress-steps"]
-LossName = Literal["auto", "cross-entropy", "mse", "mae", "huber"]
+TaskName = Literal["classify", "label-steps", "regress", "regress-steps", "forecast"]
+LossName = Literal["auto", "cross-entropy", "mse", "mae", "huber", "pinball"]
 
 _LOSSES: dict[bool, tuple[str, ...]] = {True: ("cross-entropy",), False: ("mse", "mae", "huber")}
 
@@ -74,7 +75,7 @@ class Task:
         return functions[self.loss](answers.squeeze(-1), target, reduction="none")
 
     def metrics(self) -> Any:
-        """A torchmetrics collection: fed with `told(answers)` and the label, it says how well the model does."""
+        """A torchmetrics collection: fed by `judge`, it says how well the model does."""
         torchmetrics = require("torchmetrics", "train")
         if self.categories is not None:
             classes = {"num_classes": len(self.categories)}
@@ -88,13 +89,19 @@ class Task:
             {"mae": torchmetrics.MeanAbsoluteError(), "rmse": torchmetrics.MeanSquaredError(squared=False)}
         )
 
+    def judge(self, metrics: Any, answers: Tensor, label: Tensor) -> None:
+        """Feed `metrics` with what is known: answers (..., outputs), label (...) with NaN."""
+        known = ~label.isnan()
+        label = label[known]
+        metrics.update(self.told(answers[known]), label if self.categories is None else label.long())
+
     def told(self, answers: Tensor) -> Tensor:
         """What the model says: probabilities (..., C) of the classes, or the number (...) itself."""
         if self.categories is not None:
             return answers.float().softmax(-1)
         return answers.squeeze(-1).double() * self.spread + self.mean
 
-    def known_label(self) -> Label:
+    def known_label(self) -> Label | None:
         """The label as a reader is told of it."""
         return Label(self.label, np.empty(0), self.per_step, self.categories)
 
@@ -113,7 +120,7 @@ class Task:
 
 def task_for(
     sequences: Sequences,
-    train: NDArray[np.int64],
+    train: Which,
     *,
     name: str = "auto",
     loss: str = "auto",
@@ -166,17 +173,24 @@ def _words(label: Label) -> str:
     return f"{what} of every {'step' if label.per_step else 'sequence'}"
 
 
-def known_values(sequences: Sequences, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
+def known_values(sequences: Sequences, which: Which) -> NDArray[np.float64]:
     """The label of some sequences, or of their steps, as far as it is known."""
-    label = sequences.label
+    label, spans = sequences.label, spans_of(sequences, which)
     if label is None:
         return np.empty(0)
     if label.per_step:
-        values = np.concatenate([label.values[sequences.rows(int(number))] for number in numbers] or [np.empty(0)])
+        rows = [spans.asked(sequences, place) for place in range(len(spans))]
+        values = np.concatenate([label.values[one] for one in rows] or [np.empty(0)])
     else:
-        values = label.values[numbers]
+        values = label.values[spans.numbers]
     known: NDArray[np.float64] = values[~np.isnan(values)]
     return known
+
+
+def is_known(sequences: Sequences, which: Which) -> bool:
+    """Whether the label of some sequences, or of one of their steps, is known."""
+    spans = spans_of(sequences, which)
+    return any(len(known_values(sequences, spans.chosen(np.array([place])))) for place in range(len(spans)))
 
 
 def _spread(known: NDArray[np.float64]) -> float:
