@@ -76,10 +76,8 @@ def _scores(run: Run) -> Table:
     table.add_column("")
     for part in parts:
         table.add_column(part, justify="right")
-    for size in ("sequences", "steps"):
-        table.add_row(
-            size, *(f"{run.facts['data'][part if size == 'sequences' else f'{part}_steps']:,}" for part in parts)
-        )
+    for size, suffix in (("sequences", ""), ("steps", "_steps")):
+        table.add_row(size, *(f"{run.facts['data'][part + suffix]:,}" for part in parts))
     for name in run.facts["validation"]:
         scores = [run.facts[part].get(name) for part in parts]
         table.add_row(name, *("" if score is None else f"{score:.4f}" for score in scores))

@@ -56,7 +56,7 @@ def with_gaps(sequences: Sequences) -> Sequences:
         raise InputValueError("data must have times (time), since the time between steps is an input; they have none")
     if GAP.name in [feature.name for feature in sequences.features]:
         raise InputValueError(f"features must not be named {GAP.name!r} where the time between steps is an input")
-    values: Any = _Gapped(sequences.values, sequences.times, sequences.offsets)
+    values = _Gapped(sequences.values, sequences.times, sequences.offsets)
     return replace(sequences, features=(*sequences.features, GAP), values=values)
 
 

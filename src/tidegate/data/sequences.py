@@ -65,7 +65,8 @@ class Sequences:
 
     features: tuple[Feature, ...]
     #: (N, F) numbers, 0 or 1, or codes of categories; NaN where one is missing, -1 for a category that is not known.
-    values: NDArray[Any]
+    #: An array, or, with the time between steps beside it, something that makes rows as one asks for them by a slice.
+    values: Any
     #: (S+1,)
     offsets: NDArray[np.int64]
     #: (S,) the sequences' names, in the order of their first rows.

@@ -26,6 +26,6 @@ def changes_ahead(
         counts: (T + h,) which values count; the others are NaN in the result.
     """
     future = np.where(counts, values, np.nan)
-    windows = np.lib.stride_tricks.sliding_window_view(future[1:], horizon)
+    windows = np.lib.stride_tricks.sliding_window_view(future, horizon)[1:]
     changes: NDArray[np.float64] = windows - last[:, None]
     return changes

@@ -9,7 +9,7 @@ import torch
 from tidegate.data.sequences import Sequences
 from tidegate.train.settings import Settings
 from tidegate.train.spans import spans_of
-from tidegate.train.split import Split
+from tidegate.train.split import Parts
 
 __all__ = ["PLACES", "difference", "fingerprint"]
 
@@ -19,7 +19,7 @@ PLACES = ("data", "test_data")
 _ROWS = 2**16
 
 
-def fingerprint(sequences: Sequences, parts: Split, settings: Settings) -> dict[str, Any]:
+def fingerprint(sequences: Sequences, parts: Parts, settings: Settings) -> dict[str, Any]:
     """The data as one number, the options by their names, and the threads that sums were shared by; all of it JSON."""
     options = {name: value for name, value in settings.to_dict().items() if name not in PLACES}
     return {
@@ -38,7 +38,7 @@ def difference(before: dict[str, Any], now: dict[str, Any]) -> str | None:
     return None
 
 
-def _digest(sequences: Sequences, parts: Split) -> str:
+def _digest(sequences: Sequences, parts: Parts) -> str:
     """A number that other features, values, labels or parts would change; read in bounded memory."""
     found = hashlib.blake2b(repr(sequences.features).encode(), digest_size=16)
     spans = [spans_of(sequences, part) for part in (parts.train, parts.validation, parts.test)]

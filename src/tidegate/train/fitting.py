@@ -23,7 +23,7 @@ from tidegate.train.loop import fit_quietly, quiet
 from tidegate.train.model import ModelConfig, SequenceModel
 from tidegate.train.settings import Settings
 from tidegate.train.spans import spans_of
-from tidegate.train.split import Split
+from tidegate.train.split import Parts
 from tidegate.train.tasks import Task, is_known
 
 require("lightning", "train")
@@ -50,7 +50,7 @@ class Fitted:
     validation: Mapping[str, float]
 
 
-def new_model(sequences: Sequences, parts: Split, task: Task, settings: Settings) -> SequenceModel:
+def new_model(sequences: Sequences, parts: Parts, task: Task, settings: Settings) -> SequenceModel:
     """A model with its first weights, normalised by the training part. The same seed gives the same.
 
     Raises `InputValueError` for whatever could not be trained on: no part that tells when to stop or none of its labels
@@ -94,7 +94,7 @@ def new_model(sequences: Sequences, parts: Split, task: Task, settings: Settings
 def fit_model(
     model: SequenceModel,
     sequences: Sequences,
-    parts: Split,
+    parts: Parts,
     task: Task,
     settings: Settings,
     *,

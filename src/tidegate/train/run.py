@@ -29,7 +29,7 @@ from tidegate.train.model import ModelConfig, SequenceModel
 from tidegate.train.predict import answers
 from tidegate.train.settings import Settings, read_settings
 from tidegate.train.spans import Which, spans_of
-from tidegate.train.split import Split, split, split_by_time
+from tidegate.train.split import Parts, split, split_by_time
 from tidegate.train.tasks import Task, task_for
 
 __all__ = ["Run", "Score", "fit", "load_run", "train"]
@@ -263,19 +263,19 @@ def _features(settings: Settings) -> tuple[str, ...] | None:
     return (*named, settings.label)
 
 
-def _parts_and_task(sequences: Sequences, settings: Settings, *, test: float) -> tuple[Split, Task]:
+def _parts_and_task(sequences: Sequences, settings: Settings, *, test: float) -> tuple[Parts, Task]:
     """What is learned from and asked about, and the question."""
     if settings.task == "forecast":
         assert settings.horizon is not None
-        parts = split_by_time(sequences, validation=settings.validation, test=test, horizon=settings.horizon)
-        return parts, forecast_for(sequences, parts.train, settings)
+        stretches = split_by_time(sequences, validation=settings.validation, test=test, horizon=settings.horizon)
+        return stretches, forecast_for(sequences, stretches.train, settings)
     parts = split(sequences, validation=settings.validation, test=test, seed=settings.seed)
     return parts, task_for(
         sequences, parts.train, name=settings.task, loss=settings.loss, class_weights=settings.class_weights
     )
 
 
-def _takes_gaps(sequences: Sequences, parts: Split, settings: Settings) -> bool:
+def _takes_gaps(sequences: Sequences, parts: Parts, settings: Settings) -> bool:
     """Whether the time between steps is an input."""
     if settings.gaps != "auto" or sequences.times is None:
         return settings.gaps == "on"
@@ -298,7 +298,7 @@ def score(model: SequenceModel, task: Task, sequences: Sequences, which: Which, 
 def _tests(
     settings: Settings,
     sequences: Sequences,
-    parts: Split,
+    parts: Parts,
     task: Task,
     given: tuple[Any, dict[str, Any]] | None,
 ) -> tuple[Sequences, Which] | None:
@@ -333,7 +333,7 @@ def _check_resumable(out: Path, settings: Settings) -> None:
 def _facts(
     settings: Settings,
     sequences: Sequences,
-    parts: Split,
+    parts: Parts,
     task: Task,
     fitted: Fitted,
     test: Score,

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from tidegate.data.sequences import Sequences
 from tidegate.errors import InputValueError
-from tidegate.train.spans import Spans, Which
+from tidegate.train.spans import Spans
 
-__all__ = ["Split", "split", "split_by_time"]
+__all__ = ["Parts", "Split", "TimeSplit", "split", "split_by_time"]
 
 #: Steps that are read before those that a later part asks about, for a state that has seen something.
 _WARM_UP = 1024
@@ -17,11 +17,23 @@ _WARM_UP = 1024
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Three parts that share nothing that is asked: sequences by their numbers, or stretches of them."""
+    """Three sets of sequences that share none."""
 
-    train: Which
-    validation: Which
-    test: Which
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class TimeSplit:
+    """Three sets of stretches that share no step that is asked about."""
+
+    train: Spans
+    validation: Spans
+    test: Spans
+
+
+Parts = Split | TimeSplit
 
 
 def split(sequences: Sequences, *, validation: float, test: float, seed: int) -> Split:
@@ -46,7 +58,7 @@ def split(sequences: Sequences, *, validation: float, test: float, seed: int) ->
     return Split(train=parts[2], validation=parts[1], test=parts[0])
 
 
-def split_by_time(sequences: Sequences, *, validation: float, test: float, horizon: int) -> Split:
+def split_by_time(sequences: Sequences, *, validation: float, test: float, horizon: int) -> TimeSplit:
     """Cut every sequence in time: its last steps are the test part, those before the validation part, the first train.
 
     A part counts the forecasts of its own steps alone. Later parts read up to 1024 steps before them, and no less than
@@ -72,7 +84,7 @@ def split_by_time(sequences: Sequences, *, validation: float, test: float, horiz
         some = np.flatnonzero(high > low)
         return Spans(some, np.maximum(low - warm, 0)[some], high[some], low[some], high[some])
 
-    return Split(part(zero, validated), part(validated, tested), part(tested, lengths))
+    return TimeSplit(part(zero, validated), part(validated, tested), part(tested, lengths))
 
 
 def _check_shares(validation: float, test: float) -> None:
