@@ -279,6 +279,13 @@ def test_what_does_not_go_with_a_forecast_is_refused(options, words):
     assert_refused(lambda: prepared([np.arange(50.0)[:, None]], forecasting(**options)), InputValueError, words)
 
 
+def test_a_horizon_beyond_what_is_learned_from_is_refused():
+    """Nothing would be known of its last steps."""
+    words = "horizon must be below the steps to learn from, 30 in the longest sequence; got 30"
+    assert_refused(lambda: prepared([np.arange(50.0)[:, None]], forecasting(horizon=30)), InputValueError, words)
+    prepared([np.arange(50.0)[:, None]], forecasting(horizon=29))
+
+
 def test_a_target_that_is_no_number_is_refused():
     for feature in (Feature("x0", "boolean"), Feature("x0", "category", ("a", "b"))):
         words = f"label must name a feature that is a number, to be forecast; 'x0' is a {feature.kind}"
@@ -307,8 +314,8 @@ def table(path, *, ids=(), steps=160, gap=3600.0, last=0.0):
     return path
 
 
-OPTIONS = {"id": "place", "time": "at", "label": "load", "task": "forecast", "horizon": 6, "hidden_size": 8,
-           "epochs": 3, "threads": 1, "memory_steps": "20"}  # fmt: skip
+FORECAST = {"task": "forecast", "horizon": 6, "hidden_size": 8, "epochs": 3, "threads": 1, "memory_steps": "20"}
+OPTIONS = {**FORECAST, "id": "place", "time": "at", "label": "load"}
 
 
 def test_a_run_from_a_table_to_its_answers(tmp_path):
@@ -337,6 +344,20 @@ def test_a_run_from_a_table_to_its_answers(tmp_path):
     card = model_card(loaded, "run")
     assert "the next 6 values of `load`, the quantiles 0.1, 0.5, 0.9 of each" in card
     assert "Each sequence is cut in time" in card
+
+
+@pytest.mark.usefixtures("as_users_run_it")
+def test_a_test_part_in_which_nothing_changes_has_no_ratio(tmp_path):
+    """The naive forecast is never wrong there."""
+    flat = sine(160)
+    flat[120:] = 7.0
+    run = tg.fit([flat[:, None]], "x0", out=tmp_path / "run", **{**FORECAST, "epochs": 1})
+    assert run.facts["test"]["naive_mae"] == 0
+    loaded = load_run(tmp_path / "run")
+    assert loaded.facts["test"]["relative_mae"] is None
+    assert "| test | 1 | 24 |" in model_card(loaded, "run")
+    done = CliRunner().invoke(app, ["compare", str(tmp_path / "run"), str(tmp_path / "run")])
+    assert done.exit_code == 0, done.output
 
 
 @pytest.mark.parametrize("steps", [7, 40, 10_000])
@@ -382,6 +403,19 @@ def test_what_is_forecast_is_an_input_even_if_it_is_not_named(tmp_path):
     data = table(tmp_path / "data.csv", ids=("a", "b"))
     run = tg.fit(str(data), features=("heat",), **OPTIONS)
     assert [feature.name for feature in run.model.config.features] == ["heat", "load"]
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<f4", ">i2"])
+def test_a_file_of_one_long_series_stays_on_disk(tmp_path, dtype):
+    np.save(tmp_path / "series.npy", sine(900)[None, :, None].astype(dtype))
+    run = tg.fit(str(tmp_path / "series.npy"), "x0", **FORECAST)
+    sequences = run.read(str(tmp_path / "series.npy"), label=True)
+    assert isinstance(sequences.values.base, np.memmap)
+    assert sequences.label is not None
+    assert np.shares_memory(sequences.label.values, sequences.values)
+    told = run.predict(str(tmp_path / "series.npy"))
+    again = run.predict([sine(900).astype(dtype)[:, None]])
+    np.testing.assert_array_equal(told["prediction"], again["prediction"])
 
 
 def test_labels_beside_the_data_are_no_forecast():

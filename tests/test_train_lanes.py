@@ -59,15 +59,15 @@ def test_every_step_is_read_and_asked_once(lengths, count, chunk, size):
 def test_a_long_recording_fills_a_batch_with_long_lanes(length, size, chunk):
     lanes, together, _ = cut(numbered([length]), chunk=chunk, batch_size=size)
     assert together == chunk
-    assert len(lanes) == max(1, min(size, length // (8 * chunk)))
-    assert len(lanes) == 1 or lanes.lengths.min() >= 8 * chunk - 1
+    assert len(lanes) == max(1, min(size, length // (16 * chunk)))
+    assert len(lanes) == 1 or lanes.lengths.min() >= 16 * chunk - 1
 
 
 def test_many_or_short_sequences_stay_whole():
-    for lengths in ([5000] * 8, [900], [60] * 3):
+    for lengths in ([5000] * 8, [2000], [60] * 3):
         lanes, chunk, _ = cut(numbered(lengths), batch_size=8)
         assert (len(lanes), chunk) == (len(lengths), None)
-    lanes, chunk, _ = cut(numbered([5000] * 3 + [40]), batch_size=8)
+    lanes, chunk, _ = cut(numbered([10000] * 3 + [40]), batch_size=8)
     assert np.bincount(lanes.numbers).tolist() == [3, 3, 3, 1]
     assert chunk == 128
 

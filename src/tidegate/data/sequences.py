@@ -30,8 +30,9 @@ class Label:
     """What is to be told of a sequence, or of each of its steps."""
 
     name: str
-    #: (S,) or, per step, (N,): numbers, or codes of `categories`; NaN where it is not known.
-    values: NDArray[np.float64]
+    #: (S,) or, per step, (N,): numbers, or codes of `categories`; NaN where it is not known. In float64, but where a
+    #: feature is what is to be told: then they are its column.
+    values: NDArray[Any]
     per_step: bool
     #: None for a label that is a number.
     categories: tuple[str, ...] | None = None

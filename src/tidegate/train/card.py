@@ -82,7 +82,8 @@ def _scores(run: Run) -> Iterator[str]:
     for part in ("validation", "test"):
         scores = run.facts[part]
         if scores:
-            numbers = " | ".join(f"{scores[name]:.4f}" for name in names)
+            told = [scores.get(name) for name in names]  # None for a number that JSON does not have
+            numbers = " | ".join("" if one is None else f"{one:.4f}" for one in told)
             data = run.facts["data"]
             yield f"| {part} | {data[part]:,} | {data[f'{part}_steps']:,} | {numbers} |"
     yield ""

@@ -15,7 +15,7 @@ from tidegate.data.sequences import Label, Sequences
 from tidegate.errors import InputValueError
 from tidegate.train.batches import Batches
 from tidegate.train.settings import Settings
-from tidegate.train.spans import Which
+from tidegate.train.spans import Which, spans_of
 from tidegate.train.tasks import Task
 
 __all__ = ["Forecast", "forecast_for", "task_from", "with_target"]
@@ -127,8 +127,8 @@ def with_target(sequences: Sequences, name: str | None, horizon: int) -> Sequenc
 def forecast_for(sequences: Sequences, train: Which, settings: Settings) -> Forecast:
     """The forecast of the sequences' label, with what the training part says of it; read in bounded memory.
 
-    Raises `InputValueError` for a loss that does not go with it, and for a label that never changes in the training
-    part, or has no known value with another ahead.
+    Raises `InputValueError` for a loss that does not go with it, a horizon beyond the training part, and a label that
+    never changes in that part, or has no known value with another ahead.
     """
     label = sequences.label
     assert label is not None
@@ -138,9 +138,15 @@ def forecast_for(sequences: Sequences, train: Which, settings: Settings) -> Fore
         raise InputValueError(
             f"class_weights must be 'none' for a label that is a number; got {settings.class_weights!r}"
         )
+    spans = spans_of(sequences, train)
+    longest = int((spans.high - spans.low).max())
+    if label.ahead >= longest:
+        raise InputValueError(
+            f"horizon must be below the steps to learn from, {longest:,} in the longest sequence; got {label.ahead:,}"
+        )
     place = [feature.name for feature in sequences.features].index(label.name)
     sizes, values, count, seen = [0.0], [0.0], 0, 0
-    for batch in Batches(sequences, train, 1, chunk=max(1, _TOGETHER // label.ahead)):
+    for batch in Batches(sequences, spans, 1, chunk=max(1, _TOGETHER // label.ahead)):
         assert batch.label is not None
         changes, own = batch.label.numpy(), batch.values[..., place].double().numpy()
         changes, own = changes[~np.isnan(changes)], own[~np.isnan(own)]

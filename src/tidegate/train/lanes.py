@@ -12,7 +12,7 @@ __all__ = ["chunk_of", "in_lanes"]
 #: Steps of a chunk where nobody says how many.
 _CHUNK = 128
 #: A lane that nobody asked for is no shorter than so many chunks: its first steps have no past.
-_CHUNKS = 8
+_CHUNKS = 16
 
 
 def chunk_of(task: Task, settings: Settings) -> int | None:
@@ -24,8 +24,8 @@ def in_lanes(spans: Spans, task: Task, settings: Settings) -> tuple[Spans, int |
     """The stretches to learn from, long ones cut into lanes of like length, and how many steps go through together.
 
     A lane is a stretch of its own: its state begins anew, and is carried on from chunk to chunk inside it. With
-    `lanes="auto"` there are as many as rows of a batch, unless they would be shorter than eight chunks; sequences that
-    are shorter stay whole.
+    `lanes="auto"` there are about as many as rows of a batch, unless they would be shorter than sixteen chunks;
+    sequences that are no longer than a lane stay whole.
 
     Raises `InputValueError` for lanes where each sequence is asked only at its end.
     """
@@ -41,7 +41,7 @@ def in_lanes(spans: Spans, task: Task, settings: Settings) -> tuple[Spans, int |
         return spans, chunk
     steps, width = int(spans.lengths.sum()), chunk or _CHUNK
     count = max(1, min(settings.batch_size, steps // (width * _CHUNKS))) if asked is None else asked
-    pieces = _pieces(spans, count) if len(spans) < count else np.ones(len(spans), np.int64)
+    pieces = _pieces(spans, count)
     if pieces.max(initial=1) == 1:
         return spans, chunk
     return _cut(spans, pieces), None if settings.bidirectional else width

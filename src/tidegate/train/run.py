@@ -97,7 +97,7 @@ def fit(
     Args:
         data: files, a folder, a pattern; or an array (S, T, F), a list of arrays (T, F), or a data frame.
         label: the name of the column that is to be told; for arrays in memory the labels themselves, (S,) or, per step,
-            (S, T) or a list.
+            (S, T) or a list. For a forecast the name of a feature.
         test_data, test_label: sequences that are asked about only at the end; a share of `data` if not given.
         out: a folder for the run, as `tidegate train` leaves it; nothing is written if not given.
         resume: go on with the run in `out`.

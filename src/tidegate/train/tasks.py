@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy, huber_loss, l1_loss, mse_loss
 
+from tidegate.data.rows import CHUNK
 from tidegate.data.sequences import Label, Sequences
 from tidegate.errors import InputValueError
 from tidegate.extras import require
@@ -188,9 +189,15 @@ def known_values(sequences: Sequences, which: Which) -> NDArray[np.float64]:
 
 
 def is_known(sequences: Sequences, which: Which) -> bool:
-    """Whether the label of some sequences, or of one of their steps, is known."""
-    spans = spans_of(sequences, which)
-    return any(len(known_values(sequences, spans.chosen(np.array([place])))) for place in range(len(spans)))
+    """Whether the label of some sequences, or of one of their steps, is known; reading stops where it is."""
+    label, spans = sequences.label, spans_of(sequences, which)
+    if label is None:
+        return False
+    if not label.per_step:
+        return not np.isnan(label.values[spans.numbers]).all()
+    stretches = [spans.asked(sequences, place) for place in range(len(spans))]
+    pieces = (slice(at, min(at + CHUNK, one.stop)) for one in stretches for at in range(one.start, one.stop, CHUNK))
+    return any(not np.isnan(label.values[piece]).all() for piece in pieces)
 
 
 def _spread(known: NDArray[np.float64]) -> float:
