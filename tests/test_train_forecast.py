@@ -321,7 +321,7 @@ OPTIONS = {**FORECAST, "id": "place", "time": "at", "label": "load"}
 def test_a_run_from_a_table_to_its_answers(tmp_path):
     data = table(tmp_path / "data.csv", ids=("north", "south"))
     run = tg.fit(str(data), out=tmp_path / "run", **OPTIONS)
-    assert [feature.name for feature in run.model.config.features] == ["load", "heat"]
+    assert [feature.name for feature in run.model.config.features] == ["load", "heat", "change of load"]
     assert run.facts["data"]["train_steps"] == 2 * (160 - 24 - 24)
     assert run.facts["data"]["test_steps"] == 2 * 24
     loaded = load_run(tmp_path / "run")
@@ -402,7 +402,7 @@ def test_other_sequences_are_asked_from_their_first_step(tmp_path):
 def test_what_is_forecast_is_an_input_even_if_it_is_not_named(tmp_path):
     data = table(tmp_path / "data.csv", ids=("a", "b"))
     run = tg.fit(str(data), features=("heat",), **OPTIONS)
-    assert [feature.name for feature in run.model.config.features] == ["heat", "load"]
+    assert [feature.name for feature in run.model.config.features] == ["heat", "load", "change of load"]
 
 
 @pytest.mark.parametrize("dtype", ["u1", "<f4", ">i2"])
@@ -410,9 +410,8 @@ def test_a_file_of_one_long_series_stays_on_disk(tmp_path, dtype):
     np.save(tmp_path / "series.npy", sine(900)[None, :, None].astype(dtype))
     run = tg.fit(str(tmp_path / "series.npy"), "x0", **FORECAST)
     sequences = run.read(str(tmp_path / "series.npy"), label=True)
-    assert isinstance(sequences.values.base, np.memmap)
     assert sequences.label is not None
-    assert np.shares_memory(sequences.label.values, sequences.values)
+    assert isinstance(sequences.label.values, np.memmap)
     told = run.predict(str(tmp_path / "series.npy"))
     again = run.predict([sine(900).astype(dtype)[:, None]])
     np.testing.assert_array_equal(told["prediction"], again["prediction"])
@@ -440,7 +439,7 @@ def test_interrupted_and_resumed_is_never_interrupted(tmp_path):
     train(settings, tmp_path / "cut", resume=True)
     for name in ("model.safetensors", "checkpoints/last.safetensors"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
-    assert [one.name for one in whole.model.config.features] == ["load", "heat", "time gap"]
+    assert [one.name for one in whole.model.config.features] == ["load", "heat", "change of load", "time gap"]
 
 
 @pytest.mark.usefixtures("as_users_run_it")
@@ -510,8 +509,8 @@ def test_gaps_tell_what_only_they_can(tmp_path):
 def test_even_steps_have_no_gaps_unless_told(tmp_path):
     options = {**OPTIONS, "epochs": 1}
     data = str(table(tmp_path / "data.csv", ids=("a", "b")))
-    assert len(tg.fit(data, **options).model.config.features) == 2
-    assert len(tg.fit(data, gaps="on", **options).model.config.features) == 3
+    assert len(tg.fit(data, **options).model.config.features) == 3
+    assert len(tg.fit(data, gaps="on", **options).model.config.features) == 4
     words = "data must have times .*, since the time between steps is an input; they have none"
     settings = {"task": "forecast", "horizon": 2, "gaps": "on"}
     assert_refused(lambda: tg.fit([sine()[:, None]], "x0", **settings), InputValueError, words)
@@ -520,4 +519,4 @@ def test_even_steps_have_no_gaps_unless_told(tmp_path):
 def test_only_the_gaps_of_the_training_part_decide(tmp_path):
     options = {**OPTIONS, "epochs": 1}
     uneven = table(tmp_path / "data.csv", ids=("a", "b"), last=90_000.0)  # in the last step, which is a test's
-    assert len(tg.fit(str(uneven), **options).model.config.features) == 2
+    assert len(tg.fit(str(uneven), **options).model.config.features) == 3

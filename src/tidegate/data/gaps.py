@@ -1,12 +1,12 @@
 """The time between steps: whether it is always the same, and as one more feature where it is not."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tidegate.data.derived import beside, differences
 from tidegate.data.rows import CHUNK
 from tidegate.data.sequences import Feature, Sequences
 from tidegate.errors import InputValueError
@@ -54,38 +54,5 @@ def with_gaps(sequences: Sequences) -> Sequences:
     """
     if sequences.times is None:
         raise InputValueError("data must have times (time), since the time between steps is an input; they have none")
-    if GAP.name in [feature.name for feature in sequences.features]:
-        raise InputValueError(f"features must not be named {GAP.name!r} where the time between steps is an input")
-    values = _Gapped(sequences.values, sequences.times, sequences.offsets)
-    return replace(sequences, features=(*sequences.features, GAP), values=values)
-
-
-class _Gapped:
-    """(N, F + 1): the rows of an array with the gaps beside them; what lies on disk stays there until it is read."""
-
-    ndim = 2
-    dtype = np.dtype(np.float64)
-
-    def __init__(self, values: NDArray[Any], times: NDArray[np.float64], offsets: NDArray[np.int64]) -> None:
-        self._values, self._times, self._offsets = values, times, offsets
-        self.shape = (len(values), values.shape[1] + 1)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __getitem__(self, rows: slice) -> NDArray[np.float64]:
-        start, stop, step = rows.indices(len(self))
-        if step != 1:
-            raise InputValueError(f"rows must be asked for one after the other; got a step of {step}")
-        stop = max(start, stop)
-        found = np.empty((stop - start, self.shape[1]))
-        found[:, :-1] = self._values[start:stop]
-        before = max(start - 1, 0)
-        gaps = np.diff(self._times[before:stop], prepend=np.nan)[start - before :]
-        first = self._offsets[np.searchsorted(self._offsets, start) : np.searchsorted(self._offsets, stop)] - start
-        gaps[first] = np.nan
-        found[:, -1] = np.log1p(gaps)
-        return found
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return np.asarray(self[:], dtype)
+    times, offsets = sequences.times, sequences.offsets
+    return beside(sequences, GAP, lambda start, stop: np.log1p(differences(times, offsets, start, stop)))

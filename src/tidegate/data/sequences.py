@@ -11,8 +11,8 @@ from tidegate.errors import InputValueError
 
 __all__ = ["Columns", "Feature", "Kind", "Label", "Sequences"]
 
-#: A "gap" is the time since the step before, see `tidegate.data.gaps`.
-Kind = Literal["number", "boolean", "category", "gap"]
+#: Made of others: a "gap" is the time since the step before, a "change" that of a number; see `tidegate.data.derived`.
+Kind = Literal["number", "boolean", "category", "gap", "change"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Sequences:
 
     features: tuple[Feature, ...]
     #: (N, F) numbers, 0 or 1, or codes of categories; NaN where one is missing, -1 for a category that is not known.
-    #: An array, or, with the time between steps beside it, something that makes rows as one asks for them by a slice.
+    #: An array, or, with features that are made of others, what makes rows as one asks for them by a slice.
     values: Any
     #: (S+1,)
     offsets: NDArray[np.int64]
@@ -123,5 +123,5 @@ class Sequences:
         )
 
     @staticmethod
-    def _gathered(array: NDArray[Any], chosen: Sequence[slice]) -> NDArray[Any]:
+    def _gathered(array: Any, chosen: Sequence[slice]) -> NDArray[Any]:
         return np.concatenate([array[rows] for rows in chosen]) if chosen else np.array(array[:0])

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from tidegate import __version__
-from tidegate.data.gaps import gaps_in, with_gaps
+from tidegate.data.derived import read_features, with_change
+from tidegate.data.gaps import GAP, gaps_in, with_gaps
 from tidegate.data.read import read
 from tidegate.data.sequences import Columns, Feature, Label, Sequences
 from tidegate.errors import FileError, FileMissingError, InputValueError
@@ -247,12 +248,14 @@ def _read(
         ignore=settings.ignore,
     )
     data = list(data) if isinstance(data, tuple) else data
-    own = None if known is None else [feature for feature in known if feature.kind != "gap"]
+    own = None if known is None else read_features(tuple(known))
     found: Sequences = read(data, columns=columns, known=own, known_label=known_label, **options)
-    if label and forecast:
+    if forecast:
         assert settings.horizon is not None
-        found = with_target(found, settings.label, settings.horizon)
-    return with_gaps(found) if known is not None and own != list(known) else found
+        target = with_target(found, settings.label, settings.horizon)
+        assert target.label is not None
+        found = with_change(target if label else found, target.label.name)
+    return with_gaps(found) if known is not None and GAP in known else found
 
 
 def _features(settings: Settings) -> tuple[str, ...] | None:
