@@ -12,7 +12,7 @@ BENCH_ARGS ?=
 # what the benchmark of accuracy should be told: make accuracy ACCURACY_ARGS="--sets GunPoint --seeds 1"
 ACCURACY_ARGS ?=
 
-.PHONY: accuracy bench demo test test-frameworks test-slow lint format clean
+.PHONY: accuracy bench demo test test-frameworks test-ray test-slow lint format clean
 
 # replaces the results that an earlier run left in demo-run
 demo: .venv/demo-installed
@@ -33,11 +33,15 @@ build/sets: | .venv/bin/pip
 	$(BIN)/python -m zipfile -e build/wheels/aeon-1.6.0-*.whl build/sets
 
 test: lint
-	$(BIN)/python -m pytest -n auto -m "not slow and not frameworks" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto -m "not slow and not frameworks and not ray" $(PYTEST_ARGS)
 
 # the conversions beside Keras, Flax and Equinox themselves
 test-frameworks: .venv/dev-installed .venv/frameworks-installed
 	$(BIN)/python -m pytest -m frameworks --require-frameworks $(PYTEST_ARGS)
+
+# scoring on a Ray cluster of two nodes, made here
+test-ray: .venv/dev-installed .venv/ray-installed
+	$(BIN)/python -m pytest -m ray --require-ray $(PYTEST_ARGS)
 
 test-slow: .venv/dev-installed
 	$(BIN)/python -m pytest -n auto -m slow $(PYTEST_ARGS)
@@ -72,4 +76,8 @@ clean:
 
 .venv/frameworks-installed: pyproject.toml constraints.txt | .venv/bin/pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[frameworks]'
+	@touch $@
+
+.venv/ray-installed: pyproject.toml constraints.txt | .venv/bin/pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
 	@touch $@

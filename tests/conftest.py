@@ -40,6 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--require-frameworks", action="store_true", help="fail, rather than skip, without Keras and others"
     )
+    parser.addoption("--require-ray", action="store_true", help="fail, rather than skip, without Ray")
 
 
 @pytest.fixture(scope="session")

@@ -163,7 +163,7 @@ def test_every_package_that_the_source_imports_is_named_and_not_left_to_another_
     assert packages >= {"torch", "lightning", "torchmetrics", "safetensors", "typer"}
     assert not unnamed(packages, PROJECT["dependencies"] + [line for lines in EXTRAS.values() for line in lines])
     training = set().union(*(imported_by(path.read_text()) for path in (ROOT / "src/tidegate/train").glob("*.py")))
-    assert not unnamed(training, PROJECT["dependencies"] + EXTRAS["train"] + EXTRAS["sklearn"])
+    assert not unnamed(training, PROJECT["dependencies"] + EXTRAS["train"] + EXTRAS["sklearn"] + EXTRAS["ray"])
 
 
 def test_a_package_that_another_brings_is_found():

@@ -1,6 +1,14 @@
 """What Tidegate raises: one sentence that names the argument, what came and what was expected."""
 
-__all__ = ["BackendError", "FileError", "FileMissingError", "InputTypeError", "InputValueError", "MissingExtraError"]
+__all__ = [
+    "BackendError",
+    "FileError",
+    "FileMissingError",
+    "InputTypeError",
+    "InputValueError",
+    "MissingExtraError",
+    "ProcessError",
+]
 
 
 class InputValueError(ValueError):
@@ -21,6 +29,10 @@ class FileError(ValueError):
 
 class FileMissingError(FileError, FileNotFoundError):
     """A file or folder that was named is not there."""
+
+
+class ProcessError(ConnectionError):
+    """Another process, on this machine or another, that is needed has ended or cannot be reached."""
 
 
 class MissingExtraError(ImportError):

@@ -138,6 +138,12 @@ def predict(
     run: Annotated[Path, typer.Argument(help="The folder of a run.")],
     data: Annotated[list[str], typer.Argument(help="Files, folders or glob patterns with sequences.")],
     out: Annotated[Path, typer.Option(help="The table to write: .csv, .parquet or .jsonl.")],
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Answer on a Ray cluster: local (all cores here), auto (this machine's cluster) or host:port."
+        ),
+    ] = None,
 ) -> None:
     """What a trained network says of new sequences, as a table."""
     console = Console()
@@ -146,7 +152,7 @@ def predict(
             require(package, "train")
         from tidegate.cli.train import run_predict  # noqa: PLC0415 - Lightning loads only for a command that needs it
 
-        run_predict(console, run, data, out)
+        run_predict(console, run, data, out, ray=ray)
 
 
 @app.command()
@@ -187,8 +193,14 @@ def _refusals(console: Console, interrupted: str = "Interrupted; nothing was wri
     except (ValueError, TypeError, ImportError) as error:
         if not type(error).__module__.startswith("tidegate."):
             raise
-        Console(stderr=True).print(f"tidegate: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        _tell(console, error)
         raise typer.Exit(2) from None
     except OSError as error:
-        Console(stderr=True).print(f"tidegate: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        _tell(console, error)
         raise typer.Exit(1) from None
+
+
+def _tell(console: Console, error: Exception) -> None:
+    """The refusal, unless another process tells it."""
+    told = Console(stderr=True, quiet=console.quiet)
+    told.print(f"tidegate: {error}", style="red", markup=False, highlight=False, soft_wrap=True)

@@ -11,6 +11,8 @@ from rich.text import Text
 
 from tidegate.train.keeper import Moment
 from tidegate.train.predict import answers, write_table
+from tidegate.train.processes import processes_here
+from tidegate.train.ray_scoring import answers_of_cluster
 from tidegate.train.run import Run, load_run, train
 from tidegate.train.settings import Settings, read_settings
 
@@ -18,8 +20,13 @@ __all__ = ["run_predict", "run_train"]
 
 
 def run_train(console: Console, out: Path, *, config: Path | None, resume: bool, given: dict[str, Any]) -> None:
-    """Train with the settings of the file, where `given` does not say otherwise, and tell how it goes."""
-    settings = _settings(out, config, resume=resume, given=given)
+    """Train with the settings of the file, where `given` does not say otherwise, and tell how it goes.
+
+    Among several processes the first one reads the settings and tells.
+    """
+    processes = processes_here()
+    console.quiet = processes.rank > 0
+    settings = processes.first(lambda: _settings(out, config, resume=resume, given=given))
     with _Bars(console, settings.epochs) as bars:
         run = train(settings, out, resume=resume, progress=bars.show)
     console.print(_scores(run))
@@ -56,10 +63,14 @@ class _Bars:
             self._bars.console.print(Text.assemble((f"after epoch {moment.epoch + 1}: ", "yellow"), alarm))
 
 
-def run_predict(console: Console, folder: Path, data: list[str], out: Path) -> None:
-    """Write what the run's model says of the sequences in `data`."""
+def run_predict(console: Console, folder: Path, data: list[str], out: Path, *, ray: str | None = None) -> None:
+    """Write what the run's model says of the sequences in `data`; on a Ray cluster, if its address is given."""
     run = load_run(folder)
-    rows = write_table(answers(run.model, run.task, run.settings, run.read(data)), out)
+    if ray is None:
+        pieces = answers(run.model, run.task, run.settings, run.read(data))
+    else:
+        pieces = answers_of_cluster(folder, data, ray)
+    rows = write_table(pieces, out)
     console.print(f"{rows:,} {'row' if rows == 1 else 'rows'} written to {out}.")
 
 

@@ -48,6 +48,9 @@ class Batches:
     Iterating gives one epoch. Sequences of like length come together, unless `sort` is False; with `chunk`, each batch
     is given in pieces of at most so many steps, one after the other. What lies on disk is read piece by piece.
 
+    With `part`, only one of so many parts of each batch is given, in as many pieces as every other part: the batches of
+    all parts together are those of one. A batch of fewer sequences than parts lends its first one, without its label.
+
     Raises `InputValueError` for a sequence without steps.
     """
 
@@ -60,12 +63,14 @@ class Batches:
         chunk: int | None = None,
         shuffle: int | None = None,
         sort: bool = True,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         self.sequences, self.spans = sequences, spans_of(sequences, which)
         short = self.spans.numbers[self.spans.lengths == 0]
         if len(short):
             raise InputValueError(f"sequence {sequences.ids[int(short[0])]!r} must have at least one step; it has none")
         self.batch_size, self.chunk, self.shuffle, self.sort = batch_size, chunk, shuffle, sort
+        self.part = part
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -102,22 +107,31 @@ class Batches:
         return 1 if self.chunk is None else -(-longest // self.chunk)
 
     def _of(self, group: NDArray[np.int64]) -> Iterator[Batch]:
-        spans = self.spans.chosen(group)
-        longest = int(spans.lengths.max())
+        longest = int(self._lengths(group).max())
         width = longest if self.chunk is None else self.chunk
+        which, of = self.part
+        mine = group[which::of]
+        lent = not len(mine)
+        if lent:
+            mine = group[:1]
+        spans = self.spans.chosen(mine)
         last = np.full(len(spans), np.nan)  # known of a target that is forecast, at the end of the chunk before
         for start in range(0, longest, width):
             stop = min(start + width, longest)
             here = np.clip(spans.lengths - start, 0, stop - start)
+            steps = max(int(here.max()), 1)  # all of this part may have ended while another's go on
             rows = [
                 slice(first := spans.rows(self.sequences, place).start + start, first + int(count))
                 for place, count in enumerate(here)
             ]
+            label = self._label(spans, rows, steps, last)
+            if lent and label is not None:
+                label.fill_(torch.nan)
             yield Batch(
                 spans.numbers,
-                self._values(rows, stop - start),
+                self._values(rows, steps),
                 torch.from_numpy(here),
-                self._label(spans, rows, stop - start, last),
+                label,
                 start,
                 stop == longest,
             )

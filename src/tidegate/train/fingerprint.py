@@ -19,12 +19,12 @@ PLACES = ("data", "test_data")
 _ROWS = 2**16
 
 
-def fingerprint(sequences: Sequences, parts: Parts, settings: Settings) -> dict[str, Any]:
-    """The data as one number, the options by their names, and the threads that sums were shared by; all of it JSON."""
+def fingerprint(sequences: Sequences, parts: Parts, settings: Settings, processes: int = 1) -> dict[str, Any]:
+    """The data as one number, the options by their names, and who shared the sums; all of it JSON."""
     options = {name: value for name, value in settings.to_dict().items() if name not in PLACES}
     return {
         "data": _digest(sequences, parts),
-        "options": options | {"threads": settings.threads or torch.get_num_threads()},
+        "options": options | {"threads": settings.threads or torch.get_num_threads(), "processes": processes},
     }
 
 

@@ -21,6 +21,7 @@ from tidegate.train.lanes import chunk_of, in_lanes
 from tidegate.train.learner import Learner
 from tidegate.train.loop import fit_quietly, quiet
 from tidegate.train.model import ModelConfig, SequenceModel
+from tidegate.train.processes import ALONE, Processes
 from tidegate.train.settings import Settings
 from tidegate.train.spans import spans_of
 from tidegate.train.split import Parts
@@ -102,33 +103,43 @@ def fit_model(
     logs: Path | None = None,
     resume: bool = False,
     progress: Callable[[Moment], None] | None = None,
+    processes: Processes = ALONE,
 ) -> Fitted:
     """Train a `new_model` in place, or go on where `folder` left off; on the CPU, the same to the bit either way.
 
-    Checkpoints go to `folder`, after every epoch: `last.safetensors`, from which to go on, and `best.safetensors`.
+    Among several processes each takes its part of every batch; the first one writes and tells. Checkpoints go to
+    `folder`, after every epoch: `last.safetensors`, from which to go on, and `best.safetensors`.
     Scores go to the folder `logs` too, as TensorBoard reads them.
 
     Raises:
-        InputValueError: the data or settings are not those of the run to be resumed, or training diverged.
+        InputValueError: the data or settings are not those of the run to be resumed, or of another process; or
+            training diverged.
         FileError: a checkpoint cannot be written or read.
         KeyboardInterrupt: interrupted; the last checkpoint is there.
     """
+    part = processes.part
     lanes, chunk = in_lanes(spans_of(sequences, parts.train), task, settings)
-    train = Batches(sequences, lanes, settings.batch_size, chunk=chunk, shuffle=settings.seed)
-    stop = Batches(sequences, parts.validation, settings.batch_size, chunk=chunk_of(task, settings))
-    learner = Learner(model, task, settings, len(train) * settings.epochs)
-    with threads(settings.threads):
+    train = Batches(sequences, lanes, settings.batch_size, chunk=chunk, shuffle=settings.seed, part=part)
+    stop = Batches(sequences, parts.validation, settings.batch_size, chunk=chunk_of(task, settings), part=part)
+    learner = Learner(model, task, settings, len(train) * settings.epochs, processes)
+    with threads(settings.threads or processes.threads()):
         # without a folder nobody asks, and data on disk need not be read once more
-        known = {} if folder is None else fingerprint(sequences, parts, settings)
-        keeper = Keeper(train, folder, known, progress, partial(alarms, model, sequences, parts.validation))
+        asked = folder is not None or processes.size > 1
+        known = fingerprint(sequences, parts, settings, processes.size) if asked else {}
+        with processes.agreed():
+            if processes.told(known) != known:
+                raise InputValueError(
+                    f"data and options must be the same for every process; process {processes.rank} got others than 0"
+                )
+        told = partial(alarms, model, sequences, parts.validation)
+        keeper = Keeper(train, folder, known, progress, told, processes)
         if resume:
             assert folder is not None
             keeper.resume(learner, folder / "last.safetensors")
         if not keeper.over(settings):
-            with quiet(), torch.random.fork_rng(devices=[]):
+            with quiet(), processes.together(), torch.random.fork_rng(devices=[]):
                 trainer = lightning.Trainer(
                     accelerator="cpu",
-                    devices=1,
                     max_epochs=settings.epochs - keeper.standing.epoch,
                     gradient_clip_val=settings.clip_norm or None,
                     precision="32-true" if settings.precision == "32" else "bf16-mixed",
@@ -138,6 +149,7 @@ def fit_model(
                     enable_progress_bar=False,
                     enable_model_summary=False,
                     num_sanity_val_steps=0,
+                    **processes.trainer_options(),
                 )
                 # an iterable without a length: epochs of chunks have different ones, and Lightning asks only once
                 fit_quietly(trainer, learner, _Uncounted(train), stop)
@@ -155,11 +167,13 @@ def fit_model(
 
 
 @torch.no_grad()
-def evaluate(model: SequenceModel, task: Task, batches: Batches, settings: Settings) -> dict[str, float]:
-    """The loss and metrics of a model on sequences that it was not trained on."""
-    learner = Learner(model.eval(), task, settings, 1)
+def evaluate(
+    model: SequenceModel, task: Task, batches: Batches, settings: Settings, processes: Processes = ALONE
+) -> dict[str, float]:
+    """The loss and metrics of a model on sequences that it was not trained on, each process having part of them."""
+    learner = Learner(model.eval(), task, settings, 1, processes)
     learner.on_validation_epoch_start()
-    with threads(settings.threads):
+    with threads(settings.threads or processes.threads()):
         for number, batch in enumerate(batches):
             learner.validation_step(batch, number)
     return learner.validated()

@@ -67,11 +67,11 @@ class Forecast(Task):
         quantiles = answers.new_tensor(self.quantiles)
         return torch.maximum(quantiles * miss, (quantiles - 1) * miss).mean(-1)
 
-    def metrics(self) -> Any:
+    def metrics(self, *, together: bool = False) -> Any:
         """Counts the differences of `told` from labels; see `ForecastScores`."""
         from tidegate.train.forecast_scores import ForecastScores  # noqa: PLC0415 - torchmetrics, which is an extra
 
-        return ForecastScores(len(self.quantiles), self.median)
+        return ForecastScores(len(self.quantiles), self.median, together=together)
 
     def judge(self, metrics: Any, answers: Tensor, label: Tensor) -> None:
         """Feed `metrics` with what is known."""

@@ -28,8 +28,8 @@ class ForecastScores(Metric):
     covered: Tensor
     count: Tensor
 
-    def __init__(self, quantiles: int, median: int) -> None:
-        super().__init__()
+    def __init__(self, quantiles: int, median: int, *, together: bool = False) -> None:
+        super().__init__(sync_on_compute=together)
         self.quantiles, self.median = quantiles, median
         for name in ("errors", "squares", "naive", "covered", "count"):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from tidegate.train.checkpoint import (
 )
 from tidegate.train.fingerprint import difference
 from tidegate.train.learner import Learner
+from tidegate.train.processes import ALONE, Processes
 from tidegate.train.settings import Settings
 
 require("lightning", "train")
@@ -66,7 +68,11 @@ class Standing:
 
 
 class Keeper(lightning.Callback):
-    """Draws every epoch's random numbers from seed and epoch, keeps the best weights, writes checkpoints."""
+    """Draws every epoch's random numbers from seed and epoch, keeps the best weights, writes checkpoints.
+
+    Among several processes all keep what there is to know; the first one alone reads, writes and tells, and what
+    happens then is what it says.
+    """
 
     def __init__(
         self,
@@ -75,8 +81,11 @@ class Keeper(lightning.Callback):
         fingerprint: dict[str, Any],
         progress: Callable[[Moment], None] | None,
         alarmed: Callable[[], list[tuple[str, str]]],
+        processes: Processes = ALONE,
     ) -> None:
-        self.batches, self.folder, self.fingerprint, self.progress = batches, folder, fingerprint, progress
+        self.batches, self.folder, self.fingerprint = batches, folder, fingerprint
+        self.progress = progress if processes.rank == 0 else None
+        self.processes = processes
         #: What is wrong with the gates now, by kind; asked after some epochs, and each kind told once.
         self.alarmed = alarmed
         self._alarms: set[str] = set()
@@ -92,7 +101,7 @@ class Keeper(lightning.Callback):
 
     def resume(self, learner: Learner, path: Path) -> None:
         """Take up what a checkpoint says."""
-        found = read_checkpoint(path)
+        found = self.processes.first(lambda: read_checkpoint(path))
         with _as_damage(path):
             state = dict(found.state)
             differs = difference(state.pop("run"), self.fingerprint)
@@ -106,9 +115,9 @@ class Keeper(lightning.Callback):
             _demand({name.rpartition("/")[0] for name in self._optimizer}, among=known)
         learner.done = self.standing.done
         if self.standing.best_epoch >= 0:
-            path = path.with_name("best.safetensors")
-            best = dict(read_checkpoint(path).tensors)
-            with _as_damage(path):
+            beside = path.with_name("best.safetensors")
+            best = dict(self.processes.first(lambda: read_checkpoint(beside)).tensors)
+            with _as_damage(beside):
                 _demand(best, among=learner.model.state_dict())
                 _demand(learner.model.state_dict(), among=best)
             self._best = best
@@ -127,20 +136,20 @@ class Keeper(lightning.Callback):
             self._best = {name: tensor.clone() for name, tensor in weights.items()}
         if self.folder is None:
             return
-        if best:
-            # first the best: a crash between the two leaves a last one that repeats this epoch, with the same result
-            write_checkpoint(Checkpoint(weights, {"epoch": self.standing.best_epoch}), self.folder / "best.safetensors")
         names = {id(parameter): name for name, parameter in learner.model.named_parameters()}
         tensors = {f"model/{name}": tensor for name, tensor in weights.items()}
         tensors |= {f"optimizer/{name}": held for name, held in optimizer_state(optimizer, names).items()}
-        state = {"run": self.fingerprint, **vars(self.standing)}
-        write_checkpoint(Checkpoint(tensors, state), self.folder / "last.safetensors")
+        last = Checkpoint(tensors, {"run": self.fingerprint, **vars(self.standing)})
+        chosen = Checkpoint(weights, {"epoch": self.standing.best_epoch}) if best else None
+        self.processes.first(partial(_write, chosen, last, self.folder))
 
     # ------------------------------------------------------------------------------------------ Lightning's hooks
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Give the optimizer what it knew."""
         assert isinstance(pl_module, Learner)
+        if self.processes.size > 1:
+            self._settle(trainer)
         if self._optimizer:
             restore_optimizer(trainer.optimizers[0], dict(pl_module.model.named_parameters()), self._optimizer)
         self._begin()
@@ -158,14 +167,15 @@ class Keeper(lightning.Callback):
         batch_idx: int,
     ) -> None:
         """Tell how it goes."""
-        if outputs:  # nothing where no label was known
+        assert isinstance(pl_module, Learner)
+        if pl_module.known:
             self._losses.append(float(outputs["loss"]))
         self._tell(pl_module, batch_idx + 1)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """An epoch is over: keep what it brought, and stop if it was not better for long."""
         assert isinstance(pl_module, Learner)
-        scores = pl_module.validated()
+        scores = self.processes.told(pl_module.validated())
         standing = self.standing
         standing.diverged = not all(bool(parameter.isfinite().all()) for parameter in pl_module.model.parameters())
         better = math.isfinite(scores["loss"]) and not standing.diverged
@@ -173,6 +183,7 @@ class Keeper(lightning.Callback):
         if better:
             standing.best_epoch, standing.best_loss = standing.epoch, scores["loss"]
         train_loss = float(np.mean(self._losses)) if self._losses else float("nan")
+        train_loss = float(self.processes.total(torch.tensor(train_loss, dtype=torch.float64))) / self.processes.size
         validated = {f"validation_{name}": value for name, value in scores.items()}
         told = {"train_loss": train_loss, **validated}
         finite = {name: value if math.isfinite(value) else None for name, value in told.items()}
@@ -191,11 +202,21 @@ class Keeper(lightning.Callback):
 
     # ------------------------------------------------------------------------------------------
 
+    def _settle(self, trainer: lightning.Trainer) -> None:
+        """Go through a batch for nothing.
+
+        DDP orders gradients anew after its first step, and among three processes or more another order is another
+        sum; the first step of a run that goes on would then not be what it is in one that was never cut off.
+        """
+        loss: Any = trainer.strategy.training_step(next(iter(self.batches)), 0)
+        loss.backward()
+        trainer.optimizers[0].zero_grad()
+
     def _begin(self) -> None:
         self.batches.epoch = self.standing.epoch
         self._count = len(self.batches)
         self._losses = []
-        torch.manual_seed(_mixed(self.seed, self.standing.epoch))
+        torch.manual_seed(_mixed(self.seed, self.standing.epoch, self.processes.rank))
 
     def _new_alarms(self) -> tuple[str, ...]:
         """The alarms that were not told before, if this is an epoch to look and there is somebody to tell."""
@@ -227,9 +248,16 @@ class Keeper(lightning.Callback):
         self.progress(Moment(epoch, learner.settings.epochs, batch, self._count, loss, scores, best, alarms))
 
 
-def _mixed(seed: int, epoch: int) -> int:
-    """One seed of two."""
-    return int(np.random.default_rng([seed, epoch, 3]).integers(2**63))
+def _mixed(seed: int, epoch: int, rank: int) -> int:
+    """One seed of three."""
+    return int(np.random.default_rng([seed, epoch, 3, rank]).integers(2**63))
+
+
+def _write(best: Checkpoint | None, last: Checkpoint, folder: Path) -> None:
+    # first the best: a crash between the two leaves a last one that repeats this epoch, with the same result
+    if best is not None:
+        write_checkpoint(best, folder / "best.safetensors")
+    write_checkpoint(last, folder / "last.safetensors")
 
 
 @contextmanager

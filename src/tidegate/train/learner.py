@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from tidegate.extras import require
 from tidegate.train.batches import Batch
 from tidegate.train.model import SequenceModel
+from tidegate.train.processes import ALONE, Processes
 from tidegate.train.settings import Settings
 from tidegate.train.tasks import Task
 
@@ -23,14 +24,22 @@ _WARM_UP = 0.05  # of all steps, but no more than a hundred
 
 
 class Learner(lightning.LightningModule):
-    """The model, its task and its optimizer. The loss of a step is the mean over the labels known in it."""
+    """The model, its task and its optimizer. The loss of a step is the mean over the labels known in it.
 
-    def __init__(self, model: SequenceModel, task: Task, settings: Settings, steps: int) -> None:
+    Among several processes that is the mean over the labels that all of them know of it.
+    """
+
+    def __init__(
+        self, model: SequenceModel, task: Task, settings: Settings, steps: int, processes: Processes = ALONE
+    ) -> None:
         super().__init__()
         self.model, self.task, self.settings = model, task, settings
         #: Optimizer steps of the whole run, which the schedule is for; and those that are done.
         self.steps, self.done = steps, 0
-        self.validation = task.metrics()
+        self.processes = processes
+        self.validation = task.metrics(together=processes.size > 1)
+        #: Labels known in the last step of training, by all processes.
+        self.known = 0
         self._carried: Tensor | None = None
         self._losses: list[Tensor] = []
         self._known = 0
@@ -43,12 +52,18 @@ class Learner(lightning.LightningModule):
         self._carried = None if batch.last else h_n.detach()
         return answers
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor | None:  # noqa: ARG002 - Lightning's names
-        """The loss of one batch or chunk; None, which is no step, where nothing is known of it."""
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:  # noqa: ARG002 - Lightning's names
+        """The loss of one batch or chunk, so that its mean over the processes is the loss of all that they know."""
         assert batch.label is not None
         answers = self(batch)
         losses = self.task.loss_of(answers, batch.label)
-        return losses.mean() if len(losses) else None
+        self.known = int(self.processes.total(torch.tensor(len(losses))))
+        return losses.sum() / max(self.known, 1) * self.processes.size
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Where no label is known there is no step: Adam leaves alone what has no gradient."""
+        if not self.known:
+            optimizer.zero_grad()
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:  # noqa: ARG002
         """Nothing: batches are made on the CPU, where this version trains."""
@@ -78,10 +93,13 @@ class Learner(lightning.LightningModule):
 
     def validated(self) -> dict[str, float]:
         """The loss and the metrics of the last validation, by name; nothing if no label was known in it."""
-        if not self._known:
+        summed = torch.stack(self._losses).sum() if self._losses else torch.zeros((), dtype=torch.float64)
+        known = int(self.processes.total(torch.tensor(self._known)))
+        loss = self.processes.total(summed)
+        if not known:
             return {}
         scores = {name: float(value) for name, value in self.validation.compute().items()}
-        return {"loss": float(torch.stack(self._losses).sum()) / self._known, **scores}
+        return {"loss": float(loss) / known, **scores}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW; weights decay, biases, gains and initial states do not."""

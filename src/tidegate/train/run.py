@@ -28,12 +28,13 @@ from tidegate.train.keeper import Moment
 from tidegate.train.lanes import chunk_of
 from tidegate.train.model import ModelConfig, SequenceModel
 from tidegate.train.predict import answers
+from tidegate.train.processes import ALONE, Processes, processes_here
 from tidegate.train.settings import Settings, read_settings
 from tidegate.train.spans import Which, spans_of
 from tidegate.train.split import Parts, split, split_by_time
 from tidegate.train.tasks import Task, task_for
 
-__all__ = ["Run", "Score", "fit", "load_run", "train"]
+__all__ = ["Run", "Score", "fit", "load_run", "run_files", "train"]
 
 _CONFIG, _RUN, _MODEL, _CHECKPOINTS, _LOGS = "config.yaml", "run.json", "model.safetensors", "checkpoints", "logs"
 _FORMAT = "tidegate.run/1"
@@ -137,7 +138,8 @@ def train(
     `out` gets `config.yaml`, the settings with every default; `model.safetensors`, the weights of the best epoch with
     the model's configuration; `run.json`, the facts and scores; and `checkpoints`, from which `resume` goes on as if
     nothing had happened: on the CPU, with as many threads, the weights are the same to the bit. Everything that can be
-    refused is refused before `out` is made.
+    refused is refused before `out` is made. Where torchrun or srun started several processes, each must call this; they
+    train together, and the first one writes `out`.
 
     Raises:
         FileError: a file of the data is missing or damaged, or `out` cannot be written.
@@ -160,25 +162,20 @@ def _train(
     progress: Callable[[Moment], None] | None,
 ) -> Run:
     folder = None if out is None else Path(out)
-    if folder is not None:
-        clear_unfinished(folder)
-    if resume:
-        if folder is None:
-            raise InputValueError("out must be the folder of the run to resume; got None")
-        _check_resumable(folder, settings)
-    elif folder is not None:
-        check_out(folder, overwrite=False, remedy="--resume goes on with a run that was cut off")
+    processes = processes_here()
+    begun = processes.first(lambda: _begun(folder, settings, resume=resume))
     started = time.perf_counter()
-    if sequences is None:
-        sequences = _read(settings, list(settings.data), None, None, {}, label=True)
-    apart = bool(settings.test_data) or tests is not None
-    parts, task = _parts_and_task(sequences, settings, test=0 if apart else settings.test)
-    if _takes_gaps(sequences, parts, settings):
-        sequences = with_gaps(sequences)
-    asked = _tests(settings, sequences, parts, task, tests)
-    model = new_model(sequences, parts, task, settings)
+    with processes.agreed():
+        if sequences is None:
+            sequences = _read(settings, list(settings.data), None, None, {}, label=True)
+        apart = bool(settings.test_data) or tests is not None
+        parts, task = _parts_and_task(sequences, settings, test=0 if apart else settings.test)
+        if _takes_gaps(sequences, parts, settings):
+            sequences = with_gaps(sequences)
+        asked = _tests(settings, sequences, parts, task, tests)
+        model = new_model(sequences, parts, task, settings)
     if folder is not None:
-        write_whole(folder / _CONFIG, settings.to_yaml().encode())
+        processes.first(lambda: write_whole(folder / _CONFIG, settings.to_yaml().encode()))
     fitted = fit_model(
         model,
         sequences,
@@ -187,18 +184,36 @@ def _train(
         settings,
         folder=None if folder is None else folder / _CHECKPOINTS,
         logs=None if folder is None else folder / _LOGS,
-        resume=folder is not None
-        and (folder / _CHECKPOINTS / "last.safetensors").is_file(),  # a first epoch was finished
+        resume=begun,
         progress=progress,
+        processes=processes,
     )
-    test = Score(0, 0, {}) if asked is None else score(fitted.model, task, *asked, settings)
-    facts = _facts(settings, sequences, parts, task, fitted, test, time.perf_counter() - started)
+    test = Score(0, 0, {}) if asked is None else score(fitted.model, task, *asked, settings, processes)
+    facts = _facts(settings, sequences, parts, task, fitted, test, time.perf_counter() - started, processes.size)
+    run = Run(fitted.model, task, settings, facts)
     if folder is not None:
-        state = {"config": fitted.model.config.to_dict(), "task": task.to_dict()}
-        write_checkpoint(Checkpoint(fitted.model.state_dict(), state), folder / _MODEL)
-        text = json.dumps(_finite(facts), indent=2, ensure_ascii=False, allow_nan=False)
-        write_whole(folder / _RUN, (text + "\n").encode())
-    return Run(fitted.model, task, settings, facts)
+        processes.first(lambda: _write(run, folder))
+    return run
+
+
+def _begun(folder: Path | None, settings: Settings, *, resume: bool) -> bool:
+    """Whether there is a run in the folder to go on with, of which a first epoch was finished."""
+    if folder is not None:
+        clear_unfinished(folder)
+    if resume:
+        if folder is None:
+            raise InputValueError("out must be the folder of the run to resume; got None")
+        _check_resumable(folder, settings)
+    elif folder is not None:
+        check_out(folder, overwrite=False, remedy="--resume goes on with a run that was cut off")
+    return folder is not None and (folder / _CHECKPOINTS / "last.safetensors").is_file()
+
+
+def _write(run: Run, folder: Path) -> None:
+    state = {"config": run.model.config.to_dict(), "task": run.task.to_dict()}
+    write_checkpoint(Checkpoint(run.model.state_dict(), state), folder / _MODEL)
+    text = json.dumps(_finite(run.facts), indent=2, ensure_ascii=False, allow_nan=False)
+    write_whole(folder / _RUN, (text + "\n").encode())
 
 
 def load_run(folder: str | Path) -> Run:
@@ -224,6 +239,11 @@ def load_run(folder: str | Path) -> Run:
         raise FileError(f"{path!r} does not hold a model of this version of Tidegate: {told}") from error
     settings = Settings.from_dict(read_settings(folder / _CONFIG))
     return Run(model.eval(), task, settings, _read_facts(folder / _RUN))
+
+
+def run_files(folder: str | Path) -> dict[str, bytes]:
+    """The files that `load_run` needs, by their names; for a machine that does not have the folder."""
+    return {name: (Path(folder) / name).read_bytes() for name in (_CONFIG, _RUN, _MODEL)}
 
 
 def _read(
@@ -292,10 +312,17 @@ def _paths(data: Any) -> tuple[str, ...] | None:
     return tuple(map(str, several)) if all(isinstance(one, str | Path) for one in several) else None
 
 
-def score(model: SequenceModel, task: Task, sequences: Sequences, which: Which, settings: Settings) -> Score:
+def score(
+    model: SequenceModel,
+    task: Task,
+    sequences: Sequences,
+    which: Which,
+    settings: Settings,
+    processes: Processes = ALONE,
+) -> Score:
     """The loss and metrics of a model on some sequences."""
-    batches = Batches(sequences, which, settings.batch_size, chunk=chunk_of(task, settings))
-    return Score(len(which), _asked(sequences, which), evaluate(model, task, batches, settings))
+    batches = Batches(sequences, which, settings.batch_size, chunk=chunk_of(task, settings), part=processes.part)
+    return Score(len(which), _asked(sequences, which), evaluate(model, task, batches, settings, processes))
 
 
 def _tests(
@@ -341,6 +368,7 @@ def _facts(
     fitted: Fitted,
     test: Score,
     seconds: float,
+    processes: int,
 ) -> dict[str, Any]:
     lengths = sequences.lengths
     return {
@@ -366,6 +394,7 @@ def _facts(
         "test": dict(test.scores),
         "history": [dict(record) for record in fitted.history],
         "seconds": seconds,
+        "processes": processes,
         "seed": settings.seed,
         "versions": {"tidegate": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }

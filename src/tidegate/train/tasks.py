@@ -75,11 +75,14 @@ class Task:
         functions: dict[str, Callable[..., Tensor]] = {"mse": mse_loss, "mae": l1_loss, "huber": huber_loss}
         return functions[self.loss](answers.squeeze(-1), target, reduction="none")
 
-    def metrics(self) -> Any:
-        """A torchmetrics collection: fed by `judge`, it says how well the model does."""
+    def metrics(self, *, together: bool = False) -> Any:
+        """A torchmetrics collection: fed by `judge`, it says how well the model does.
+
+        With `together`, it says so of what all processes fed it, and all of them must ask.
+        """
         torchmetrics = require("torchmetrics", "train")
         if self.categories is not None:
-            classes = {"num_classes": len(self.categories)}
+            classes = {"num_classes": len(self.categories), "sync_on_compute": together}
             return torchmetrics.MetricCollection(
                 {
                     "accuracy": torchmetrics.classification.MulticlassAccuracy(average="micro", **classes),
@@ -87,7 +90,10 @@ class Task:
                 }
             )
         return torchmetrics.MetricCollection(
-            {"mae": torchmetrics.MeanAbsoluteError(), "rmse": torchmetrics.MeanSquaredError(squared=False)}
+            {
+                "mae": torchmetrics.MeanAbsoluteError(sync_on_compute=together),
+                "rmse": torchmetrics.MeanSquaredError(squared=False, sync_on_compute=together),
+            }
         )
 
     def judge(self, metrics: Any, answers: Tensor, label: Tensor) -> None:
