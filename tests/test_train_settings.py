@@ -38,8 +38,11 @@ FIELDS = {
     "test_data": TEXTS,
     "validation": st.floats(1e-9, 0.49),
     "test": st.floats(0, 0.49),
+    "gaps": st.sampled_from(["auto", "on", "off"]),
     "task": st.sampled_from(["auto", "classify", "label-steps", "regress", "regress-steps"]),
-    "loss": st.sampled_from(["auto", "cross-entropy", "mse", "mae", "huber"]),
+    "loss": st.sampled_from(["auto", "cross-entropy", "mse", "mae", "huber", "pinball"]),
+    "horizon": st.none(),
+    "quantiles": st.lists(st.floats(0.001, 0.999), max_size=3),
     "class_weights": st.sampled_from(["none", "balanced"]),
     "variant": st.sampled_from(["dense", "rnn", "update-only", "gru", "gru-reset-before", "gru-layer-norm"]),
     "hidden_size": COUNTS,
@@ -66,6 +69,7 @@ FIELDS = {
     "precision": st.sampled_from(["32", "bf16"]),
     "threads": st.none() | COUNTS,
     "chunk": st.none() | COUNTS,
+    "lanes": st.sampled_from(["auto", "1", "17"]),
     "recompute": st.booleans(),
 }
 
@@ -98,6 +102,15 @@ def test_the_defaults_survive(tmp_path):
 def told(tmp_path, text) -> Settings:
     (tmp_path / "settings.yaml").write_text(text, encoding="utf-8")
     return Settings.from_dict(read_settings(tmp_path / "settings.yaml"))
+
+
+@given(COUNTS, st.sampled_from([[0.5], [0.05, 0.5], [1e-9, 0.5, 0.75]]))
+def test_yaml_brings_back_a_forecast(tmp_path_factory, horizon, quantiles):
+    settings = Settings(task="forecast", horizon=horizon, quantiles=quantiles)
+    path = tmp_path_factory.getbasetemp() / "forecast.yaml"
+    path.write_text(settings.to_yaml(), encoding="utf-8")
+    assert Settings.from_dict(read_settings(path)) == settings
+    assert settings.quantiles == tuple(quantiles)
 
 
 @pytest.mark.parametrize("number", ["3e-3", "3.0e-3", "0.003", "3E-3", "'3e-3'", "+.3e-2"])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.refusals import assert_refused
 from tests.train_helpers import sequences_of
 from tidegate.errors import InputValueError
-from tidegate.train.split import split
+from tidegate.train.split import split, split_by_time
 
 
 def labelled(classes, *, categories=("a", "b", "c")):
@@ -92,3 +92,55 @@ def test_three_sequences_are_enough_and_two_are_not():
 )
 def test_shares_that_cannot_be_are_refused(validation, test, words):
     assert_refused(lambda: split(unlabelled(9), validation=validation, test=test, seed=0), InputValueError, words)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# in time
+
+
+def of_lengths(lengths):
+    return sequences_of([np.zeros((length, 1)) for length in lengths])
+
+
+@given(
+    st.lists(st.integers(1, 3000), min_size=1, max_size=5),
+    st.floats(0, 0.45),
+    st.floats(0, 0.45),
+    st.integers(1, 2000),
+)
+def test_every_step_is_asked_in_one_part_and_later_parts_come_later(lengths, validation, test, horizon):
+    sequences = of_lengths(lengths)
+    try:
+        parts = split_by_time(sequences, validation=validation, test=test, horizon=horizon)
+    except InputValueError:
+        assert max(lengths) < 2 + max(1, round(validation * max(lengths))) + max(1, round(test * max(lengths)))
+        return
+    for number, length in enumerate(lengths):
+        edges = [0]
+        for part in (parts.train, parts.validation, parts.test):
+            for place in np.flatnonzero(part.numbers == number):
+                assert part.low[place] == edges[-1]
+                edges.append(int(part.high[place]))
+                assert part.stop[place] == part.high[place]
+                warm = part.low[place] - part.start[place]
+                assert warm == min(part.low[place], max(1024, horizon))
+        assert edges[-1] == length
+        assert edges == sorted(set(edges))
+    assert np.array_equal(parts.train.numbers, np.arange(len(lengths)))
+    assert (parts.train.start == 0).all()
+
+
+def test_the_shares_of_a_long_sequence():
+    parts = split_by_time(of_lengths([1000, 3]), validation=0.2, test=0.1, horizon=5)
+    assert [part.high.tolist() for part in (parts.train, parts.validation, parts.test)] == [[700, 3], [900], [1000]]
+    parts = split_by_time(of_lengths([1000]), validation=0.2, test=0, horizon=5)
+    assert len(parts.test) == 0
+
+
+def test_sequences_too_short_to_be_cut_in_time_are_refused():
+    words = "data must hold a sequence of enough steps to be split into train, validation and test; the longest has 3"
+    assert_refused(
+        lambda: split_by_time(of_lengths([1, 3]), validation=0.1, test=0.1, horizon=1), InputValueError, words
+    )
+    words = "validation must be a share of at least 0 and below 1; got 1"
+    assert_refused(lambda: split_by_time(of_lengths([9]), validation=1, test=0.1, horizon=1), InputValueError, words)

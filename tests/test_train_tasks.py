@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.refusals import assert_refused
 from tests.train_helpers import sequences_of
 from tidegate.errors import InputValueError
-from tidegate.train.tasks import Task, known_values, task_for
+from tidegate.train.tasks import Task, is_known, known_values, task_for
 
 NAN = float("nan")
 LOSSES = {
@@ -228,3 +228,15 @@ def test_other_data_are_held_to_the_task():
         assert_refused(partial(task.check, other), InputValueError, "label 'answer' must be of the kind that")
     unseen = labelled([0, -1], ("a", "b"))
     assert_refused(lambda: task.check(unseen), InputValueError, "must have classes seen in training, a, b; it has oth")
+
+
+def test_whether_anything_is_known_is_asked_of_some_sequences(monkeypatch):
+    monkeypatch.setattr("tidegate.train.tasks.CHUNK", 2)
+    steps = labelled([NAN, NAN, NAN, NAN, 3, NAN], per_step=True, lengths=[3, 2, 1])
+    ends = labelled([NAN, 2, NAN])
+    for sequences in (steps, ends):
+        assert [is_known(sequences, [number]) for number in range(3)] == [False, True, False]
+        assert is_known(sequences, [0, 1])
+        assert not is_known(sequences, [0, 2])
+        assert not is_known(sequences, [])
+    assert not is_known(sequences_of([[[0.0]]]), [0])

@@ -56,7 +56,7 @@ def _table(runs: dict[str, Run]) -> Table:
     for folder, run in ordered:
         config = run.model.config
         layers = f"{config.num_layers}x{config.hidden_size}" if config.num_layers > 1 else str(config.hidden_size)
-        scores = [f"{run.facts[_part(run)].get(name, float('nan')):.4f}" for name in names]
+        scores = [f"{_score(run, name):.4f}" for name in names]
         table.add_row(
             folder, f"{config.variant} {layers}", f"{run.facts['parameters']:,}", *scores, f"{run.facts['seconds']:.0f}"
         )
@@ -68,8 +68,8 @@ def _table(runs: dict[str, Run]) -> Table:
 
 
 def _score(run: Run, name: str) -> float:
-    value: float = run.facts[_part(run)].get(name, float("nan"))
-    return value
+    value = run.facts[_part(run)].get(name)  # None for a number that JSON does not have
+    return float("nan") if value is None else float(value)
 
 
 def _notes(runs: dict[str, Run]) -> list[str]:

@@ -108,19 +108,15 @@ def _settings(out: Path, config: Path | None, *, resume: bool, given: dict[str, 
 
 def _scores(run: Run) -> Table:
     table = Table(title=f"{run.task.name}: {run.task.label}", title_justify="left", title_style="bold")
-    table.add_column("part")
-    table.add_column("sequences", justify="right")
-    names = [name for name in run.facts["validation"] if name != "gate_loss"]  # columns are few
-    for name in names:
-        table.add_column(name, justify="right")
-    for part in ("validation", "test"):
-        scores = run.facts[part]
-        if scores:
-            table.add_row(
-                part,
-                f"{run.facts['data'][part]:,}",
-                *("" if scores.get(name) is None else f"{scores[name]:.4f}" for name in names),
-            )
+    parts = [part for part in ("validation", "test") if run.facts[part]]
+    table.add_column("")
+    for part in parts:
+        table.add_column(part, justify="right")
+    for size, suffix in (("sequences", ""), ("steps", "_steps")):
+        table.add_row(size, *(f"{run.facts['data'][part + suffix]:,}" for part in parts))
+    for name in run.facts["validation"]:
+        scores = [run.facts[part].get(name) for part in parts]
+        table.add_row(name, *("" if score is None else f"{score:.4f}" for score in scores))
     table.caption = f"best after {run.facts['best_epoch'] + 1} of {len(run.facts['history'])} epochs"
     table.caption_justify = "left"
     return table

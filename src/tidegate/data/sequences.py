@@ -1,7 +1,7 @@
 """What every reader gives: sequences of steps, rows of numbers, with their labels; in memory or on disk."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +11,8 @@ from tidegate.errors import InputValueError
 
 __all__ = ["Columns", "Feature", "Kind", "Label", "Recorded", "Sequences"]
 
-Kind = Literal["number", "boolean", "category"]
+#: Made of others: a "gap" is the time since the step before, a "change" that of a number; see `tidegate.data.derived`.
+Kind = Literal["number", "boolean", "category", "gap", "change"]
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,14 @@ class Label:
     """What is to be told of a sequence, or of each of its steps."""
 
     name: str
-    #: (S,) or, per step, (N,): numbers, or codes of `categories`; NaN where it is not known.
-    values: NDArray[np.float64]
+    #: (S,) or, per step, (N,): numbers, or codes of `categories`; NaN where it is not known. In float64, but where a
+    #: feature is what is to be told: then they are its column.
+    values: NDArray[Any]
     per_step: bool
     #: None for a label that is a number.
     categories: tuple[str, ...] | None = None
+    #: How many steps ahead it is to be told; 0 for the step itself.
+    ahead: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,8 @@ class Sequences:
 
     features: tuple[Feature, ...]
     #: (N, F) numbers, 0 or 1, or codes of categories; NaN where one is missing, -1 for a category that is not known.
-    values: NDArray[Any]
+    #: An array, or, with features that are made of others, what makes rows as one asks for them by a slice.
+    values: Any
     #: (S+1,)
     offsets: NDArray[np.int64]
     #: (S,) the sequences' names, in the order of their first rows.
@@ -128,7 +133,7 @@ class Sequences:
         label = self.label
         if label is not None:
             values = self._gathered(label.values, chosen) if label.per_step else label.values[np.asarray(numbers, int)]
-            label = Label(label.name, values, label.per_step, label.categories)
+            label = replace(label, values=values)
         return Sequences(
             self.features,
             self._gathered(self.values, chosen),
@@ -142,5 +147,5 @@ class Sequences:
         )
 
     @staticmethod
-    def _gathered(array: NDArray[Any], chosen: Sequence[slice]) -> NDArray[Any]:
+    def _gathered(array: Any, chosen: Sequence[slice]) -> NDArray[Any]:
         return np.concatenate([array[rows] for rows in chosen]) if chosen else np.array(array[:0])

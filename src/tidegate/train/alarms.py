@@ -2,12 +2,12 @@
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from tidegate.data.sequences import Sequences
 from tidegate.gates import gate_health
 from tidegate.train.batches import Batches
 from tidegate.train.model import SequenceModel
+from tidegate.train.spans import Which, spans_of
 
 __all__ = ["alarms", "is_looked_at"]
 
@@ -22,14 +22,15 @@ def is_looked_at(epochs: int) -> bool:
     return epochs in _EPOCHS or epochs % 100 == 0
 
 
-def alarms(model: SequenceModel, sequences: Sequences, numbers: NDArray[np.int64]) -> list[tuple[str, str]]:
+def alarms(model: SequenceModel, sequences: Sequences, which: Which) -> list[tuple[str, str]]:
     """What is wrong with the gates on the longest of some sequences: the kind and place of each finding, and a line.
 
     The model's mode and torch's random numbers stay as they are. A dense layer has no gates.
     """
     if model.config.variant == "dense":
         return []
-    longest = numbers[np.argsort(-sequences.lengths[numbers], kind="stable")[:_SEQUENCES]]
+    spans = spans_of(sequences, which)
+    longest = spans.chosen(np.argsort(-spans.lengths, kind="stable")[:_SEQUENCES])
     batch = next(iter(Batches(sequences, longest, len(longest), chunk=_STEPS)))
     with torch.no_grad():
         x = model.encoder(batch.values, model.head.weight.dtype)

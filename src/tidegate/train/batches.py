@@ -1,6 +1,6 @@
-"""Batches of sequences: which come together, in which order, cut into chunks where they are long."""
+"""Batches of sequences, or of stretches of them: which come together, in which order, cut into chunks where long."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,10 @@ from jaxtyping import Int, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tidegate.data.sequences import Sequences
+from tidegate.data.sequences import Label, Sequences
 from tidegate.errors import InputValueError
+from tidegate.train.ahead import changes_ahead, last_known
+from tidegate.train.spans import Spans, Which, spans_of
 
 __all__ = ["Batch", "Batches"]
 
@@ -21,16 +23,16 @@ _SORTED_TOGETHER = 16
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Some sequences, or a chunk of each, side by side and padded."""
+    """Some sequences or stretches, or a chunk of each, side by side and padded."""
 
     #: (B,) which sequences they are.
     numbers: NDArray[np.int64]
     values: Shaped[Tensor, "T B F"]
     #: (B,) how many of the steps are theirs; 0 for a sequence that ended in an earlier chunk.
     lengths: Int[Tensor, "B"]
-    #: (B,) or per step (T, B); NaN where it is not known, or where a sequence is not at its end.
+    #: (B,) or per step (T, B), or (T, B, h) changes ahead; NaN where it is not known, or a sequence is not at its end.
     label: Tensor | None
-    #: The first step of the chunk in its sequences: 0 where the state begins anew.
+    #: The first step of the chunk in its stretches: 0 where the state begins anew.
     start: int
     #: No chunk follows.
     last: bool
@@ -45,7 +47,7 @@ class Batch:
 
 
 class Batches:
-    """The sequences `numbers` in batches, in an order that follows from the seed and the epoch alone.
+    """The sequences or stretches `which` in batches, in an order that follows from the seed and the epoch alone.
 
     Iterating gives one epoch. Sequences of like length come together, unless `sort` is False; with `chunk`, each batch
     is given in pieces of at most so many steps, one after the other. What lies on disk is read piece by piece.
@@ -59,7 +61,7 @@ class Batches:
     def __init__(
         self,
         sequences: Sequences,
-        numbers: Sequence[int] | NDArray[np.int64],
+        which: Which,
         batch_size: int,
         *,
         chunk: int | None = None,
@@ -67,8 +69,8 @@ class Batches:
         sort: bool = True,
         part: tuple[int, int] = (0, 1),
     ) -> None:
-        self.sequences, self.numbers = sequences, np.asarray(numbers, np.int64)
-        short = self.numbers[self._lengths(self.numbers) == 0]
+        self.sequences, self.spans = sequences, spans_of(sequences, which)
+        short = self.spans.numbers[self.spans.lengths == 0]
         if len(short):
             raise InputValueError(f"sequence {sequences.ids[int(short[0])]!r} must have at least one step; it has none")
         self.batch_size, self.chunk, self.shuffle, self.sort = batch_size, chunk, shuffle, sort
@@ -84,11 +86,10 @@ class Batches:
             yield from self._of(group)
 
     def _groups(self) -> list[NDArray[np.int64]]:
-        """The sequences of each batch."""
-        if self.shuffle is None:
-            ordered = self.numbers
-        else:
-            ordered = np.random.default_rng([self.shuffle, self.epoch]).permutation(self.numbers)
+        """The stretches of each batch, by their places."""
+        ordered = np.arange(len(self.spans))
+        if self.shuffle is not None:
+            ordered = np.random.default_rng([self.shuffle, self.epoch]).permutation(ordered)
         together = self.batch_size * _SORTED_TOGETHER
         groups = []
         for start in range(0, len(ordered), together):
@@ -101,9 +102,8 @@ class Batches:
             groups = [groups[at] for at in order]
         return groups
 
-    def _lengths(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        offsets = self.sequences.offsets  # not of all sequences: there may be millions, and every batch asks
-        lengths: NDArray[np.int64] = offsets[numbers + 1] - offsets[numbers]
+    def _lengths(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        lengths: NDArray[np.int64] = self.spans.stop[places] - self.spans.start[places]
         return lengths
 
     def _pieces(self, group: NDArray[np.int64]) -> int:
@@ -118,19 +118,24 @@ class Batches:
         lent = not len(mine)
         if lent:
             mine = group[:1]
-        lengths = self._lengths(mine)
+        spans = self.spans.chosen(mine)
+        last = np.full(len(spans), np.nan)  # known of a target that is forecast, at the end of the chunk before
         for start in range(0, longest, width):
             stop = min(start + width, longest)
-            here = np.clip(lengths - start, 0, stop - start)
+            here = np.clip(spans.lengths - start, 0, stop - start)
             steps = max(int(here.max()), 1)  # all of this part may have ended while another's go on
-            label, held = self._label(mine, start, here, steps), self._held(mine, start, here, steps)
+            rows = [
+                slice(first := spans.rows(self.sequences, place).start + start, first + int(count))
+                for place, count in enumerate(here)
+            ]
+            label, held = self._label(spans, rows, steps, last), self._held(spans, rows, steps)
             if lent:
                 for told in (label, held):
                     if told is not None:
                         told.fill_(torch.nan)
             yield Batch(
-                mine,
-                self._values(mine, start, here, steps),
+                spans.numbers,
+                self._values(rows, steps),
                 torch.from_numpy(here),
                 label,
                 start,
@@ -139,36 +144,53 @@ class Batches:
                 lent,
             )
 
-    def _values(self, group: NDArray[np.int64], start: int, here: NDArray[np.int64], width: int) -> Tensor:
+    def _values(self, rows: list[slice], width: int) -> Tensor:
         held = self.sequences.values
-        values = np.zeros((width, len(group), held.shape[1]), _torch_dtype(held.dtype))
-        for place, (number, count) in enumerate(zip(group, here, strict=True)):
-            first = int(self.sequences.offsets[number]) + start
-            values[:count, place] = held[first : first + count]
+        values = np.zeros((width, len(rows), held.shape[1]), _torch_dtype(held.dtype))
+        for place, one in enumerate(rows):
+            values[: one.stop - one.start, place] = held[one]
         return torch.from_numpy(values)
 
-    def _label(self, group: NDArray[np.int64], start: int, here: NDArray[np.int64], width: int) -> Tensor | None:
+    def _label(self, spans: Spans, rows: list[slice], width: int, last: NDArray[np.float64]) -> Tensor | None:
         label = self.sequences.label
         if label is None:
             return None
         if not label.per_step:
-            ends = start + here == self._lengths(group)
-            return torch.from_numpy(np.where(ends & (here > 0), label.values[group], np.nan))
-        return self._per_step(label.values, group, start, here, width)
-
-    def _held(self, group: NDArray[np.int64], start: int, here: NDArray[np.int64], width: int) -> Tensor | None:
-        held = self.sequences.held
-        return None if held is None else self._per_step(held, group, start, here, width)
-
-    def _per_step(
-        self, held: NDArray[np.float64], group: NDArray[np.int64], start: int, here: NDArray[np.int64], width: int
-    ) -> Tensor:
-        """One number a step, (N,), as (T, B); NaN behind a sequence's end."""
-        values = np.full((width, len(group)), np.nan)
-        for place, (number, count) in enumerate(zip(group, here, strict=True)):
-            first = int(self.sequences.offsets[number]) + start
-            values[:count, place] = held[first : first + count]
+            ends = [spans.rows(self.sequences, place).stop for place in range(len(rows))]
+            here = [one.start < one.stop == end for one, end in zip(rows, ends, strict=True)]
+            return torch.from_numpy(np.where(here, label.values[spans.numbers], np.nan))
+        if not label.ahead:
+            return self._per_step(label.values, spans, rows, width)
+        values = np.full((width, len(rows), label.ahead), np.nan)
+        for place, one in enumerate(rows):
+            asked = spans.asked(self.sequences, place)
+            values[: one.stop - one.start, place], last[place] = _ahead(label, one, asked, last[place])
         return torch.from_numpy(values)
+
+    def _held(self, spans: Spans, rows: list[slice], width: int) -> Tensor | None:
+        held = self.sequences.held
+        return None if held is None else self._per_step(held, spans, rows, width)
+
+    def _per_step(self, told: NDArray[np.float64], spans: Spans, rows: list[slice], width: int) -> Tensor:
+        """One number a step, (N,), as (T, B); NaN where it is not asked for, and behind a sequence's end."""
+        values = np.full((width, len(rows)), np.nan)
+        for place, one in enumerate(rows):
+            asked = spans.asked(self.sequences, place)
+            counts = slice(max(one.start, asked.start), max(min(one.stop, asked.stop), one.start))
+            values[counts.start - one.start : counts.stop - one.start, place] = told[counts]
+        return torch.from_numpy(values)
+
+
+def _ahead(label: Label, rows: slice, asked: slice, before: float) -> tuple[NDArray[np.float64], float]:
+    """What comes after each of the rows, (T, h), as changes from what is known there; and what is known at the end."""
+    count = rows.stop - rows.start
+    values = np.full(count + label.ahead, np.nan)
+    read = np.asarray(label.values[rows.start : max(rows.stop, min(rows.stop + label.ahead, asked.stop))], np.float64)
+    values[: len(read)] = read
+    places = np.arange(rows.start, rows.start + len(values))
+    last = last_known(values[:count], before)
+    changes = changes_ahead(values, last, label.ahead, (places >= asked.start) & (places < asked.stop))
+    return changes, float(last[-1]) if count else before
 
 
 def _torch_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tidegate.nn.spec import NAMES
+from tidegate.train.forecast import Forecast
 from tidegate.train.run import Run
 
 __all__ = ["model_card"]
@@ -13,6 +14,7 @@ _TASKS = {
     "label-steps": "tells the class of every step of a sequence",
     "regress": "predicts a number for a whole sequence",
     "regress-steps": "predicts a number for every step of a sequence",
+    "forecast": "forecasts the next values of one of its inputs",
 }
 #: Fewer sequences than this make a score that chance moves by several points.
 _FEW = 100
@@ -35,7 +37,10 @@ def _head(run: Run, name: str) -> Iterator[str]:
     size = f"{layers} of {config.hidden_size} units{ways}; {run.facts['parameters']:,} parameters"
     yield f"- **Network**: {system}, {size}."
     yield f"- **Inputs a step**: {', '.join(f'`{one.name}` ({one.kind})' for one in config.features)}."
-    if task.categories is not None:
+    if isinstance(task, Forecast):
+        quantiles = ", ".join(f"{one:g}" for one in task.quantiles)
+        yield f"- **Answers**: the next {task.horizon:,} values of `{task.label}`, the quantiles {quantiles} of each."
+    elif task.categories is not None:
         yield f"- **Answers**: a probability for each of {', '.join(f'`{one}`' for one in task.categories)}."
     else:
         yield f"- **Answers**: a number; in training {task.mean:.4g} on average, with a spread of {task.spread:.4g}."
@@ -46,12 +51,15 @@ def _head(run: Run, name: str) -> Iterator[str]:
 
 def _learned(run: Run) -> Iterator[str]:
     data, settings = run.facts["data"], run.settings
+    part, apart = "", "No sequence is in two parts."
+    if isinstance(run.task, Forecast):
+        part, apart = "_steps", "Each sequence is cut in time: what is told at the end comes last."
     yield "## What it learned from"
     yield ""
     yield (
         f"{data['sequences']:,} sequences of {data['shortest']:,} to {data['longest']:,} steps, "
-        f"{data['steps']:,} in all: {data['train']:,} to learn from, {data['validation']:,} to tell when to stop, "
-        f"{data['test']:,} that were asked about only at the end. No sequence is in two parts."
+        f"{data['steps']:,} in all: {data[f'train{part}']:,} to learn from, {data[f'validation{part}']:,} to tell when "
+        f"to stop, {data[f'test{part}']:,} that were asked about only at the end. {apart}"
     )
     yield ""
     if data["files"]:
@@ -69,13 +77,15 @@ def _scores(run: Run) -> Iterator[str]:
     names = list(run.facts["validation"])
     yield "## How well it does"
     yield ""
-    yield f"| part | sequences | {' | '.join(names)} |"
-    yield f"| --- | --- | {' | '.join('---' for _ in names)} |"
+    yield f"| part | sequences | steps | {' | '.join(names)} |"
+    yield f"| --- | --- | --- | {' | '.join('---' for _ in names)} |"
     for part in ("validation", "test"):
         scores = run.facts[part]
         if scores:
-            numbers = " | ".join(f"{scores[name]:.4f}" if name in scores else "" for name in names)
-            yield f"| {part} | {run.facts['data'][part]:,} | {numbers} |"
+            told = [scores.get(name) for name in names]  # None for a number that JSON does not have
+            numbers = " | ".join("" if one is None else f"{one:.4f}" for one in told)
+            data = run.facts["data"]
+            yield f"| {part} | {data[part]:,} | {data[f'{part}_steps']:,} | {numbers} |"
     yield ""
     yield "The validation part chose the epoch, so its scores flatter; the test part's do not."
     yield ""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tidegate.data.sequences import Feature, Sequences
 from tidegate.errors import InputValueError
+from tidegate.train.spans import Which, spans_of
 
 __all__ = ["Encoder", "Statistics", "statistics"]
 
@@ -36,14 +37,15 @@ class Statistics:
     missing: NDArray[np.bool_]
 
 
-def statistics(sequences: Sequences, numbers: Sequence[int] | NDArray[np.int64]) -> Statistics:
+def statistics(sequences: Sequences, which: Which) -> Statistics:
     """Mean and standard deviation of every feature over the steps of some sequences; read once, in bounded memory."""
+    spans = spans_of(sequences, which)
     width = len(sequences.features)
     count, mean, squares = np.zeros(width, np.int64), np.zeros(width), np.zeros(width)
     low, high = np.full(width, np.inf), np.full(width, -np.inf)
     missing = np.zeros(width, bool)
-    for number in numbers:
-        rows = sequences.rows(int(number))
+    for place in range(len(spans)):
+        rows = spans.rows(sequences, place)
         for start in range(rows.start, rows.stop, _ROWS):
             part = np.asarray(sequences.values[start : min(start + _ROWS, rows.stop)], np.float64)
             there = ~np.isnan(part)

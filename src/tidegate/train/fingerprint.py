@@ -8,7 +8,8 @@ import torch
 
 from tidegate.data.sequences import Sequences
 from tidegate.train.settings import Settings
-from tidegate.train.split import Split
+from tidegate.train.spans import spans_of
+from tidegate.train.split import Parts
 
 __all__ = ["PLACES", "difference", "fingerprint"]
 
@@ -18,7 +19,7 @@ PLACES = ("data", "test_data", "hold_edl")
 _ROWS = 2**16
 
 
-def fingerprint(sequences: Sequences, parts: Split, settings: Settings, processes: int = 1) -> dict[str, Any]:
+def fingerprint(sequences: Sequences, parts: Parts, settings: Settings, processes: int = 1) -> dict[str, Any]:
     """The data as one number, the options by their names, and who shared the sums; all of it JSON."""
     options = {name: value for name, value in settings.to_dict().items() if name not in PLACES}
     return {
@@ -37,13 +38,15 @@ def difference(before: dict[str, Any], now: dict[str, Any]) -> str | None:
     return None
 
 
-def _digest(sequences: Sequences, parts: Split) -> str:
+def _digest(sequences: Sequences, parts: Parts) -> str:
     """A number that other features, values, labels or parts would change; read in bounded memory."""
     found = hashlib.blake2b(repr(sequences.features).encode(), digest_size=16)
-    arrays = [sequences.offsets, parts.train, parts.validation, parts.test, sequences.values]
+    spans = [spans_of(sequences, part) for part in (parts.train, parts.validation, parts.test)]
+    arrays = [sequences.offsets, *(array for one in spans for array in vars(one).values()), sequences.values]
     if sequences.label is not None:
-        found.update(repr((sequences.label.name, sequences.label.per_step, sequences.label.categories)).encode())
-        arrays.append(sequences.label.values)
+        label = sequences.label
+        found.update(repr((label.name, label.per_step, label.categories, label.ahead)).encode())
+        arrays.append(label.values)
     if sequences.held is not None:
         arrays.append(sequences.held)
     for array in arrays:

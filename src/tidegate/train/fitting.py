@@ -17,13 +17,15 @@ from tidegate.train.batches import Batch, Batches
 from tidegate.train.encoder import statistics
 from tidegate.train.fingerprint import fingerprint
 from tidegate.train.keeper import Keeper, Moment
+from tidegate.train.lanes import chunk_of, in_lanes
 from tidegate.train.learner import Learner
 from tidegate.train.loop import fit_quietly, quiet
 from tidegate.train.model import ModelConfig, SequenceModel
 from tidegate.train.processes import ALONE, Processes
 from tidegate.train.settings import Settings
-from tidegate.train.split import Split
-from tidegate.train.tasks import Task, known_values
+from tidegate.train.spans import spans_of
+from tidegate.train.split import Parts
+from tidegate.train.tasks import Task, is_known
 
 require("lightning", "train")
 
@@ -49,17 +51,18 @@ class Fitted:
     validation: Mapping[str, float]
 
 
-def new_model(sequences: Sequences, parts: Split, task: Task, settings: Settings) -> SequenceModel:
+def new_model(sequences: Sequences, parts: Parts, task: Task, settings: Settings) -> SequenceModel:
     """A model with its first weights, normalised by the training part. The same seed gives the same.
 
     Raises `InputValueError` for whatever could not be trained on: no part that tells when to stop or none of its labels
     known, a feature that is missing everywhere, options that do not go together.
     """
-    if not len(known_values(sequences, parts.validation)):
+    if not is_known(sequences, parts.validation):
         raise InputValueError(
             f"label {task.label!r} must be known somewhere in the validation part, which tells when to stop; it is not"
         )
     _check_held(sequences, parts, settings)
+    lanes, _ = in_lanes(spans_of(sequences, parts.train), task, settings)
     found = statistics(sequences, parts.train)
     for feature, count in zip(sequences.features, found.count, strict=True):
         if not count:
@@ -86,7 +89,7 @@ def new_model(sequences: Sequences, parts: Split, task: Task, settings: Settings
         torch.manual_seed(settings.seed)
         model = SequenceModel(config)
         model.encoder.fit(found)
-        steps = _memory_steps(sequences, parts, settings)
+        steps = _memory_steps(int(lanes.lengths.max()), settings)
         if steps and settings.variant in _GATED:
             chrono_(model.layer, steps, spacing="log", share=0.5)
     if settings.recompute:
@@ -97,7 +100,7 @@ def new_model(sequences: Sequences, parts: Split, task: Task, settings: Settings
 def fit_model(
     model: SequenceModel,
     sequences: Sequences,
-    parts: Split,
+    parts: Parts,
     task: Task,
     settings: Settings,
     *,
@@ -120,8 +123,9 @@ def fit_model(
         KeyboardInterrupt: interrupted; the last checkpoint is there.
     """
     part = processes.part
-    train = Batches(sequences, parts.train, settings.batch_size, chunk=settings.chunk, shuffle=settings.seed, part=part)
-    stop = Batches(sequences, parts.validation, settings.batch_size, chunk=settings.chunk, part=part)
+    lanes, chunk = in_lanes(spans_of(sequences, parts.train), task, settings)
+    train = Batches(sequences, lanes, settings.batch_size, chunk=chunk, shuffle=settings.seed, part=part)
+    stop = Batches(sequences, parts.validation, settings.batch_size, chunk=chunk_of(task, settings), part=part)
     learner = Learner(model, task, settings, len(train) * settings.epochs, processes)
     with threads(settings.threads or processes.threads()):
         # without a folder nobody asks, and data on disk need not be read once more
@@ -192,9 +196,9 @@ def threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _check_held(sequences: Sequences, parts: Split, settings: Settings) -> None:
-    held = sequences.held
-    if held is not None and not any((held[sequences.rows(int(number))] == 1).any() for number in parts.train):
+def _check_held(sequences: Sequences, parts: Parts, settings: Settings) -> None:
+    held, spans = sequences.held, spans_of(sequences, parts.train)
+    if held is not None and not any((held[spans.asked(sequences, place)] == 1).any() for place in range(len(spans))):
         name = "hold" if settings.hold is not None else "hold_edl"
         raise InputValueError(f"{name} must be true at some step of the training part; it is at none")
 
@@ -209,9 +213,8 @@ class _Uncounted:
         return iter(self._batches)
 
 
-def _memory_steps(sequences: Sequences, parts: Split, settings: Settings) -> float:
+def _memory_steps(longest: int, settings: Settings) -> float:
     """How long a memory the gates start with; 0 for torch's own start."""
     if settings.memory_steps != "auto":
         return float(settings.memory_steps)
-    longest = int(sequences.lengths[parts.train].max())
     return float(longest) if longest > 2 else 0.0

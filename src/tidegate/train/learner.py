@@ -113,14 +113,11 @@ class Learner(lightning.LightningModule):
         answers, seen = self._watched(batch)
         if seen is not None and self._gates is not None:
             self._gates.count(seen, batch)
-        known = ~batch.label.isnan()
         losses = self.task.loss_of(answers, batch.label)
         self._losses.append(losses.double().sum())
         self._known += len(losses)
         if len(losses):
-            label = batch.label[known]
-            told = self.task.told(answers[known])
-            self.validation.update(told, label.long() if self.task.categories is not None else label)
+            self.task.judge(self.validation, answers, batch.label)
 
     def validated(self) -> dict[str, float]:
         """The loss and the metrics of the last validation, by name; nothing if no label was known in it."""

@@ -35,7 +35,7 @@ class ModelConfig:
     features: tuple[Feature, ...]
     #: Which features have an input more that says where they are missing.
     flagged: tuple[bool, ...]
-    #: How many numbers an answer has: one score a class, one number, or h steps times the targets times the quantiles.
+    #: How many numbers an answer has: one score a class, one number, or h steps ahead times the quantiles.
     outputs: int
     #: One answer after every step, not one a sequence.
     per_step: bool
@@ -120,7 +120,7 @@ class SequenceModel(nn.Module):
             lengths: the steps of each sequence; T if not given.
             hx: the states to go on from.
         """
-        states, h_n = self.layer(self.encoder(values, self.head.weight.dtype), hx, lengths=lengths)
+        states, h_n = self.read(values, lengths, hx)
         return self._answers(states, h_n), h_n
 
     def traced(
@@ -134,14 +134,28 @@ class SequenceModel(nn.Module):
         assert isinstance(seen.output, Tensor)
         return self._answers(seen.output, seen.h_n), seen
 
-    def _answers(self, states: Tensor, h_n: Tensor) -> Tensor:
-        answers: Tensor
-        if self.config.per_step:
-            answers = self.head(self.dropout(states))
-            return answers
+    def read(
+        self,
+        values: Shaped[Tensor, "T B F"],
+        lengths: Int[Tensor, "B"] | None = None,
+        hx: Float[Tensor, "LD B H"] | None = None,
+    ) -> tuple[Float[Tensor, "T B DH"], Float[Tensor, "LD B H"]]:
+        """The last layer's states after every step, and the final states of all; arguments as of `forward`."""
+        states: Tensor
+        states, h_n = self.layer(self.encoder(values, self.head.weight.dtype), hx, lengths=lengths)
+        return states, h_n
+
+    def at_end(self, h_n: Float[Tensor, "LD B H"]) -> Float[Tensor, "B outputs"]:
+        """The answers after each sequence's last step, from the final states."""
         directions = 2 if self.config.bidirectional else 1
         last = h_n[-directions:].transpose(0, 1).flatten(1)
-        answers = self.head(self.dropout(last))
+        answers: Tensor = self.head(self.dropout(last))
+        return answers
+
+    def _answers(self, states: Tensor, h_n: Tensor) -> Tensor:
+        if not self.config.per_step:
+            return self.at_end(h_n)
+        answers: Tensor = self.head(self.dropout(states))
         return answers
 
 

@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from tidegate.data.gaps import gaps_in
 from tidegate.data.sequences import Sequences
 from tidegate.errors import InputValueError
 from tidegate.extras import require
+from tidegate.train.ahead import last_known
 from tidegate.train.batches import Batch, Batches
 from tidegate.train.checkpoint import whole_file
 from tidegate.train.cuts import SUFFIXES
 from tidegate.train.fitting import threads
+from tidegate.train.forecast import Forecast
 from tidegate.train.model import SequenceModel
 from tidegate.train.settings import Settings
 from tidegate.train.tasks import Task
@@ -32,7 +35,9 @@ _STEPS = 2**16
 def answers(model: SequenceModel, task: Task, settings: Settings, sequences: Sequences) -> Iterator[Columns]:
     """The model's answers, a table in pieces: `id`; per step also `step` and, if known, `time`; then `prediction`.
 
-    A classification adds `probability_<class>` for each class. The rows are sequence after sequence in the order of
+    A classification adds `probability_<class>` for each class. A forecast has `ahead`, 1 to h steps after the last of
+    each sequence, and adds `quantile_<q>` for each quantile but the median, which is the prediction; its `time` is NaN
+    where the steps of the sequence are not evenly spaced. The rows are sequence after sequence in the order of
     `sequences`, and step after step. However long a sequence is, memory is bounded, unless the model reads both ways.
     """
     with threads(settings.threads), torch.no_grad():
@@ -56,6 +61,9 @@ def _of_group(model: SequenceModel, task: Task, sequences: Sequences, group: np.
     """The answers for some sequences: all of them at once; for one alone, which may be long, chunk after chunk."""
     chunk = None if model.config.bidirectional else _STEPS
     carried = None
+    if isinstance(task, Forecast):
+        yield _beyond(model, task, sequences, group)
+        return
     for batch in Batches(sequences, group, len(group), chunk=chunk, sort=False):
         scores, carried = model(batch.values, batch.lengths, carried)
         told = task.told(scores).double().numpy()
@@ -63,6 +71,41 @@ def _of_group(model: SequenceModel, task: Task, sequences: Sequences, group: np.
             yield _answered(task, *_of_steps(sequences, batch, told))
         elif batch.last:
             yield _answered(task, {"id": _ids(sequences, group)}, told)
+
+
+def _beyond(model: SequenceModel, task: Forecast, sequences: Sequences, group: np.ndarray) -> Columns:
+    """What comes after the end of some sequences."""
+    place = [feature.name for feature in sequences.features].index(task.label)
+    last, carried = np.full(len(group), np.nan), None
+    for batch in Batches(sequences, group, len(group), chunk=_STEPS, sort=False):
+        _, carried = model.read(batch.values, batch.lengths, carried)
+        own = batch.values[..., place].double().numpy()
+        for row, count in enumerate(batch.lengths.tolist()):
+            last[row] = last_known(own[:count, row], last[row])[-1] if count else last[row]
+    assert carried is not None
+    changes = task.told(model.at_end(carried)).numpy()
+    told = np.where(np.isnan(last), task.mean, last)[:, None, None] + changes
+    ahead = np.arange(1, task.horizon + 1)
+    columns: Columns = {
+        "id": _ids(sequences, np.repeat(group, task.horizon)),
+        "ahead": np.tile(ahead, len(group)),
+    }
+    if sequences.times is not None:
+        ends = [_after(sequences.times, sequences.rows(int(number)), ahead) for number in group]
+        columns["time"] = np.concatenate(ends)
+    columns["prediction"] = told[..., task.median].reshape(-1)
+    for number, quantile in enumerate(task.quantiles):
+        if number != task.median:
+            columns[f"quantile_{quantile:g}"] = told[..., number].reshape(-1)
+    return columns
+
+
+def _after(times: np.ndarray, rows: slice, ahead: np.ndarray) -> np.ndarray:
+    """The times of steps after the last, if those before are evenly spaced; NaN otherwise."""
+    gaps = gaps_in(times, [rows])
+    gap = np.nan if gaps.vary or not gaps.count else gaps.mean
+    after: np.ndarray = times[rows.stop - 1] + ahead * gap
+    return after
 
 
 def write_table(pieces: Iterator[Columns], path: str | Path) -> int:

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 
 from tidegate import __version__
+from tidegate.data.derived import read_features, with_change
+from tidegate.data.gaps import GAP, gaps_in, with_gaps
 from tidegate.data.known import label_as_known
 from tidegate.data.read import read
 from tidegate.data.sequences import Columns, Feature, Label, Sequences
@@ -22,13 +24,16 @@ from tidegate.train.checkpoint import Checkpoint, clear_unfinished, read_checkpo
 from tidegate.train.fingerprint import PLACES
 from tidegate.train.fitting import Fitted, evaluate, fit_model, new_model
 from tidegate.train.folders import check_out
+from tidegate.train.forecast import forecast_for, task_from, with_target
 from tidegate.train.keeper import Moment
+from tidegate.train.lanes import chunk_of
 from tidegate.train.marks import EDL, with_edl_label, with_held
 from tidegate.train.model import ModelConfig, SequenceModel
 from tidegate.train.predict import answers
 from tidegate.train.processes import ALONE, Processes, processes_here
 from tidegate.train.settings import Settings, read_settings
-from tidegate.train.split import Split, split
+from tidegate.train.spans import Which, spans_of
+from tidegate.train.split import Parts, split, split_by_time
 from tidegate.train.tasks import Task, task_for
 
 __all__ = ["Run", "Score", "fit", "load_run", "run_files", "train"]
@@ -42,6 +47,8 @@ class Score:
     """How well a model does on one part of the data."""
 
     sequences: int
+    #: The steps of theirs that are asked about.
+    steps: int
     #: The loss and the metrics by name; empty for a part of no sequences, or of no known label.
     scores: Mapping[str, float]
 
@@ -94,7 +101,7 @@ def fit(
     Args:
         data: files, a folder, a pattern; or an array (S, T, F), a list of arrays (T, F), or a data frame.
         label: the name of the column that is to be told; for arrays in memory the labels themselves, (S,) or, per step,
-            (S, T) or a list.
+            (S, T) or a list. For a forecast the name of a feature.
         test_data, test_label: sequences that are asked about only at the end; a share of `data` if not given.
         out: a folder for the run, as `tidegate train` leaves it; nothing is written if not given.
         resume: go on with the run in `out`.
@@ -105,10 +112,12 @@ def fit(
         InputValueError, InputTypeError, FileError: something does not fit; nothing is then written.
         KeyboardInterrupt: interrupted; with `out`, `resume` goes on.
     """
-    named = isinstance(label, str)
+    named, forecast = isinstance(label, str), options.get("task") == "forecast"
+    if forecast and not named:
+        raise InputValueError("label must name the feature that is to be forecast; got labels of their own or None")
     paths, tests = _paths(data), _paths(test_data)
     settings = Settings.from_dict(
-        {**options, "data": paths or (), "test_data": tests or (), "label": label if named else "label"}
+        {**options, "data": paths or (), "test_data": tests or (), "label": label if named or forecast else "label"}
     )
     given = {} if named or label is None else {"y": label}
     sequences = None if paths else _read(settings, data, None, None, given, label=named)
@@ -162,10 +171,9 @@ def _train(
         if sequences is None:
             sequences = _read(settings, list(settings.data), None, None, {}, label=True)
         apart = bool(settings.test_data) or tests is not None
-        parts = split(sequences, validation=settings.validation, test=0 if apart else settings.test, seed=settings.seed)
-        task = task_for(
-            sequences, parts.train, name=settings.task, loss=settings.loss, class_weights=settings.class_weights
-        )
+        parts, task = _parts_and_task(sequences, settings, test=0 if apart else settings.test)
+        if _takes_gaps(sequences, parts, settings):
+            sequences = with_gaps(sequences)
         asked = _tests(settings, sequences, parts, task, tests)
         model = new_model(sequences, parts, task, settings)
     if folder is not None:
@@ -182,7 +190,7 @@ def _train(
         progress=progress,
         processes=processes,
     )
-    test = Score(0, {}) if asked is None else score(fitted.model, task, *asked, settings, processes)
+    test = Score(0, 0, {}) if asked is None else score(fitted.model, task, *asked, settings, processes)
     facts = _facts(settings, sequences, parts, task, fitted, test, time.perf_counter() - started, processes.size)
     run = Run(fitted.model, task, settings, facts)
     if folder is not None:
@@ -226,7 +234,7 @@ def load_run(folder: str | Path) -> Run:
     path = str(folder / _MODEL)
     try:
         model = SequenceModel(ModelConfig.from_dict(found.state["config"]))
-        task = Task.from_dict(found.state["task"])
+        task = task_from(found.state["task"])
         model.load_state_dict(found.tensors)
     except (InputValueError, KeyError, TypeError, RuntimeError) as error:
         told = " ".join(str(error).split())
@@ -252,25 +260,60 @@ def _read(
     asked = label or "y" in options
     if asked and known_label is None and settings.task.startswith("regress"):  # or whole numbers might pass for classes
         known_label = Label(settings.label or "label", np.empty(0), settings.task.endswith("-steps"))
-    named = settings.label if label and "y" not in options else None
+    forecast = settings.task == "forecast"
+    named = settings.label if label and not forecast and "y" not in options else None
     columns = Columns(
         id=settings.id,
         time=settings.time,
         label=named,
-        features=settings.features,
+        features=_features(settings),
         categorical=settings.categorical,
         ignore=settings.ignore,
         hold=settings.hold,
     )
     data = list(data) if isinstance(data, tuple) else data
+    own = None if known is None else read_features(tuple(known))
     options = {**settings.reader_options, **options}
-    found: Sequences = read(data, columns=columns, known=known, known_label=known_label, **options)
+    found: Sequences = read(data, columns=columns, known=own, known_label=known_label, **options)
     if named == EDL and found.recorded is not None:
         found = with_edl_label(found, settings.edl_rate)
         found = found if known_label is None else replace(found, label=label_as_known(found.label, known_label))
     if settings.hold_edl is not None and known is None:
         found = with_held(found, settings.hold_edl, settings.edl_rate)
-    return found
+    if forecast:
+        assert settings.horizon is not None
+        target = with_target(found, settings.label, settings.horizon)
+        assert target.label is not None
+        found = with_change(target if label else found, target.label.name)
+    return with_gaps(found) if known is not None and GAP in known else found
+
+
+def _features(settings: Settings) -> tuple[str, ...] | None:
+    """The inputs that are named; what is forecast is one of them."""
+    named = settings.features
+    if named is None or settings.task != "forecast" or settings.label is None or settings.label in named:
+        return named
+    return (*named, settings.label)
+
+
+def _parts_and_task(sequences: Sequences, settings: Settings, *, test: float) -> tuple[Parts, Task]:
+    """What is learned from and asked about, and the question."""
+    if settings.task == "forecast":
+        assert settings.horizon is not None
+        stretches = split_by_time(sequences, validation=settings.validation, test=test, horizon=settings.horizon)
+        return stretches, forecast_for(sequences, stretches.train, settings)
+    parts = split(sequences, validation=settings.validation, test=test, seed=settings.seed)
+    return parts, task_for(
+        sequences, parts.train, name=settings.task, loss=settings.loss, class_weights=settings.class_weights
+    )
+
+
+def _takes_gaps(sequences: Sequences, parts: Parts, settings: Settings) -> bool:
+    """Whether the time between steps is an input."""
+    if settings.gaps != "auto" or sequences.times is None:
+        return settings.gaps == "on"
+    spans = spans_of(sequences, parts.train)
+    return gaps_in(sequences.times, (spans.rows(sequences, place) for place in range(len(spans)))).vary
 
 
 def _paths(data: Any) -> tuple[str, ...] | None:
@@ -283,22 +326,22 @@ def score(
     model: SequenceModel,
     task: Task,
     sequences: Sequences,
-    numbers: np.ndarray,
+    which: Which,
     settings: Settings,
     processes: Processes = ALONE,
 ) -> Score:
     """The loss and metrics of a model on some sequences."""
-    batches = Batches(sequences, numbers, settings.batch_size, chunk=settings.chunk, part=processes.part)
-    return Score(len(numbers), evaluate(model, task, batches, settings, processes))
+    batches = Batches(sequences, which, settings.batch_size, chunk=chunk_of(task, settings), part=processes.part)
+    return Score(len(which), _asked(sequences, which), evaluate(model, task, batches, settings, processes))
 
 
 def _tests(
     settings: Settings,
     sequences: Sequences,
-    parts: Split,
+    parts: Parts,
     task: Task,
     given: tuple[Any, dict[str, Any]] | None,
-) -> tuple[Sequences, np.ndarray] | None:
+) -> tuple[Sequences, Which] | None:
     """The sequences that are asked about only at the end, and which of them."""
     if given is None and settings.test_data:
         given = list(settings.test_data), {}
@@ -308,6 +351,12 @@ def _tests(
     tests = _read(settings, data, sequences.features, task.known_label(), options, label=True)
     task.check(tests)
     return tests, np.arange(len(tests))
+
+
+def _asked(sequences: Sequences, which: Which) -> int:
+    """How many steps are asked about."""
+    spans = spans_of(sequences, which)
+    return int((spans.high - spans.low).sum())
 
 
 def _check_resumable(out: Path, settings: Settings) -> None:
@@ -324,7 +373,7 @@ def _check_resumable(out: Path, settings: Settings) -> None:
 def _facts(
     settings: Settings,
     sequences: Sequences,
-    parts: Split,
+    parts: Parts,
     task: Task,
     fitted: Fitted,
     test: Score,
@@ -345,6 +394,9 @@ def _facts(
             "train": len(parts.train),
             "validation": len(parts.validation),
             "test": test.sequences,
+            "train_steps": _asked(sequences, parts.train),
+            "validation_steps": _asked(sequences, parts.validation),
+            "test_steps": test.steps,
         },
         "parameters": sum(parameter.numel() for parameter in fitted.model.parameters()),
         "best_epoch": fitted.best_epoch,

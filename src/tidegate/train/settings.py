@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args, get_type_hints
@@ -30,7 +31,7 @@ class Settings:
     data: tuple[str, ...] = option((), "A file, folder or glob pattern, or several.")
     id: str | None = option(None, "The column that names the sequence of a row.")
     time: str | None = option(None, "The column that orders the steps.")
-    label: str | None = option(None, "The column that is to be told.")
+    label: str | None = option(None, "The column that is to be told; to be forecast, one of the inputs.")
     features: tuple[str, ...] | None = option(None, "The columns that are inputs; every other one if not given.")
     categorical: tuple[str, ...] = option((), "Columns that are categories although their values are numbers.")
     ignore: tuple[str, ...] = option((), "Columns that are not looked at.")
@@ -46,13 +47,16 @@ class Settings:
         None, "Frames a second of the lists' timecodes; as the list says, or the recording, if not given."
     )
     test_data: tuple[str, ...] = option((), "A file or folder of sequences that are asked about only at the end.")
-    validation: float = option(0.15, "The share of the sequences that tells when to stop.")
-    test: float = option(
-        0.15, "The share of the sequences that is asked about only at the end; 0 where test_data is given."
+    validation: float = option(
+        0.15, "The share that tells when to stop: of the sequences, or of each one's steps when forecasting."
     )
+    test: float = option(0.15, "The share that is asked about only at the end, likewise; 0 where test_data is given.")
+    gaps: str = option("auto", "Whether the time since the step before is an input: on, off, or auto, if it varies.")
     # ------------------------------------------------------------------ the question
-    task: str = option("auto", "auto, classify, label-steps, regress or regress-steps.")
-    loss: str = option("auto", "auto, cross-entropy, mse, mae or huber.")
+    task: str = option("auto", "auto, classify, label-steps, regress, regress-steps or forecast.")
+    loss: str = option("auto", "auto, cross-entropy, mse, mae, huber or pinball.")
+    horizon: int | None = option(None, "Steps ahead that are forecast.")
+    quantiles: tuple[float, ...] = option((0.1, 0.5, 0.9), "Quantiles of a forecast; 0.5, the median, is among them.")
     class_weights: str = option("none", "none or balanced.")
     # ------------------------------------------------------------------ the network
     variant: str = option("gru", "dense, rnn, update-only, gru, gru-reset-before or gru-layer-norm.")
@@ -66,7 +70,8 @@ class Settings:
     weight_dropout: float = option(0.0, "Dropout of the recurrent weights.")
     zoneout: float = option(0.0, "The share of units that keep their old state, drawn at every step.")
     memory_steps: str = option(
-        "auto", "Start the update gates with chrono initialisation: auto is the longest training sequence, 0 is off."
+        "auto",
+        "Start the update gates with chrono initialisation: auto is the longest training sequence or lane, 0 is off.",
     )
     # ------------------------------------------------------------------ what the gates are taught
     hold_weight: float = option(1.0, "How much it counts that gates are shut at steps to hold.")
@@ -84,7 +89,12 @@ class Settings:
     precision: str = option("32", "32, or bf16 for the matrix products.")
     threads: int | None = option(None, "Threads; all cores if not given.")
     chunk: int | None = option(
-        None, "Steps of a chunk of back-propagation; the state is carried on. Whole sequences if not given."
+        None,
+        "Steps of a chunk of back-propagation; the state is carried on. Whole sequences if not given, but 128 where "
+        "they are cut into lanes, and when forecasting.",
+    )
+    lanes: str = option(
+        "auto", "Into how many stretches, read side by side, the training steps are cut: auto, or a number; 1 is whole."
     )
     recompute: bool = option(False, "Compute the gates anew on the way back: less memory, more time.")
 
@@ -102,15 +112,21 @@ class Settings:
             raise InputValueError(
                 f"validation and test must leave something to train on; got {self.validation} + {self.test}"
             )
-        if self.bidirectional and self.chunk is not None:
-            raise InputValueError(
-                f"chunk must not be given with bidirectional, which reads from the end too; got {self.chunk}"
-            )
+        self._check_pieces()
         self._check_teaching()
+        self._check_forecast()
         if self.grid is not None and not _GRID.fullmatch(self.grid):
             raise InputValueError(f"grid must be columns x rows, such as 11x9; got {self.grid!r}")
         if self.memory_steps != "auto" and not _is_memory(self.memory_steps):
             raise InputValueError(f"memory_steps must be auto, 0 or at least 2; got {self.memory_steps!r}")
+
+    def _check_pieces(self) -> None:
+        if self.bidirectional and self.chunk is not None:
+            raise InputValueError(
+                f"chunk must not be given with bidirectional, which reads from the end too; got {self.chunk}"
+            )
+        if self.lanes != "auto" and not (self.lanes.isdecimal() and int(self.lanes) >= 1):
+            raise InputValueError(f"lanes must be auto or a whole number of at least 1; got {self.lanes!r}")
 
     def _check_teaching(self) -> None:
         for name in ("hold", "hold_edl", "write_budget"):
@@ -140,6 +156,24 @@ class Settings:
         options = {"level": self.level, "per": self.per, "encoding": self.encoding, "grid": tiles}
         return {name: value for name, value in options.items() if value is not None}
 
+    def _check_forecast(self) -> None:
+        if self.task != "forecast":
+            if self.horizon is not None:
+                raise InputValueError(f"horizon must be given with task 'forecast' alone; got {self.horizon}")
+            return
+        if self.horizon is None:
+            raise InputValueError("horizon must say how many steps ahead to forecast; got None")
+        if self.bidirectional:
+            raise InputValueError(
+                "bidirectional must be off with task 'forecast': a network that reads from the end has seen the future"
+            )
+        rising = all(low < high for low, high in pairwise((0.0, *self.quantiles, 1.0)))
+        if not rising or 0.5 not in self.quantiles:
+            raise InputValueError(
+                "quantiles must be rising numbers between 0 and 1, with 0.5, the prediction, among them; got "
+                f"{', '.join(f'{one:g}' for one in self.quantiles) or 'none'}"
+            )
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
         """Settings by their names, as YAML and JSON hold them.
@@ -168,12 +202,13 @@ class Settings:
 
 _CHOICES = {
     "class_weights": ("none", "balanced"),
+    "gaps": ("auto", "on", "off"),
     "level": ("bytes", "characters"),
-    "loss": ("auto", "cross-entropy", "mse", "mae", "huber"),
+    "loss": ("auto", "cross-entropy", "mse", "mae", "huber", "pinball"),
     "per": ("file", "line"),
     "precision": ("32", "bf16"),
     "schedule": ("constant", "cosine"),
-    "task": ("auto", "classify", "label-steps", "regress", "regress-steps"),
+    "task": ("auto", "classify", "label-steps", "regress", "regress-steps", "forecast"),
     "variant": ("dense", "rnn", "update-only", "gru", "gru-reset-before", "gru-layer-norm"),
 }
 
@@ -185,9 +220,10 @@ _INFINITE = float("inf")
 _SHARE = (0, 1, "at least 0 and below 1")
 _COUNT = (1, _INFINITE, "at least 1")
 _SIZE = (0, _INFINITE, "at least 0 and finite")
+_COUNTS = ("hidden_size", "num_layers", "epochs", "batch_size", "patience", "threads", "chunk", "horizon")
 #: At least, below, and both in words.
 _RANGES: dict[str, tuple[float, float, str]] = {
-    **dict.fromkeys(("hidden_size", "num_layers", "epochs", "batch_size", "patience", "threads", "chunk"), _COUNT),
+    **dict.fromkeys(_COUNTS, _COUNT),
     **dict.fromkeys(("dropout", "test", "write_budget"), _SHARE),
     **dict.fromkeys(("recurrent_dropout", "input_dropout", "candidate_dropout", "weight_dropout", "zoneout"), _SHARE),
     "validation": (sys.float_info.min, 1, "above 0 and below 1"),
@@ -279,13 +315,15 @@ def _as_setting(name: str, value: Any) -> Any:
     return found
 
 
-def _coerced(value: Any, hint: Any) -> Any:  # noqa: PLR0911 - one a type
+def _coerced(value: Any, hint: Any) -> Any:  # noqa: C901, PLR0911 - one a type
     """`value` as the type that a setting has, as far as nothing is lost; `_WRONG` otherwise."""
     options = get_args(hint)
     if type(None) in options:
         if value is None:
             return None
         (hint,) = (one for one in options if one is not type(None))
+    if get_args(hint) == (float, ...):
+        return _numbers(value)
     if get_args(hint):  # a tuple of names
         if isinstance(value, str):
             return (value,)
@@ -304,7 +342,17 @@ def _coerced(value: Any, hint: Any) -> Any:  # noqa: PLR0911 - one a type
     return value if type(value) is hint else _WRONG
 
 
+def _numbers(value: Any) -> Any:
+    """Several numbers: a list of them, or words with commas between them."""
+    pieces = value if isinstance(value, list | tuple) else [value]
+    single = [one for piece in pieces for one in (piece.split(",") if isinstance(piece, str) else [piece])]
+    read = [_coerced(one, float) for one in single]
+    return _WRONG if any(one is _WRONG for one in read) else tuple(read)
+
+
 def _words(hint: Any) -> str:
     kinds = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
     options = [one for one in get_args(hint) if one is not type(None)]
+    if options == [float, Ellipsis]:
+        return "a list of numbers"
     return kinds.get(hint) or ("a list of names" if Ellipsis in options else kinds.get(options[0], "a list of names"))

@@ -11,14 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy, huber_loss, l1_loss, mse_loss
 
+from tidegate.data.rows import CHUNK
 from tidegate.data.sequences import Label, Sequences
 from tidegate.errors import InputValueError
 from tidegate.extras import require
+from tidegate.train.spans import Which, spans_of
 
-__all__ = ["Task", "TaskName", "known_values", "task_for"]
+__all__ = ["Task", "TaskName", "is_known", "known_values", "task_for"]
 
-TaskName = Literal["classify", "label-steps", "regress", "regress-steps"]
-LossName = Literal["auto", "cross-entropy", "mse", "mae", "huber"]
+TaskName = Literal["classify", "label-steps", "regress", "regress-steps", "forecast"]
+LossName = Literal["auto", "cross-entropy", "mse", "mae", "huber", "pinball"]
 
 _LOSSES: dict[bool, tuple[str, ...]] = {True: ("cross-entropy",), False: ("mse", "mae", "huber")}
 
@@ -74,7 +76,7 @@ class Task:
         return functions[self.loss](answers.squeeze(-1), target, reduction="none")
 
     def metrics(self, *, together: bool = False) -> Any:
-        """A torchmetrics collection: fed with `told(answers)` and the label, it says how well the model does.
+        """A torchmetrics collection: fed by `judge`, it says how well the model does.
 
         With `together`, it says so of what all processes fed it, and all of them must ask.
         """
@@ -94,13 +96,19 @@ class Task:
             }
         )
 
+    def judge(self, metrics: Any, answers: Tensor, label: Tensor) -> None:
+        """Feed `metrics` with what is known: answers (..., outputs), label (...) with NaN."""
+        known = ~label.isnan()
+        label = label[known]
+        metrics.update(self.told(answers[known]), label if self.categories is None else label.long())
+
     def told(self, answers: Tensor) -> Tensor:
         """What the model says: probabilities (..., C) of the classes, or the number (...) itself."""
         if self.categories is not None:
             return answers.float().softmax(-1)
         return answers.squeeze(-1).double() * self.spread + self.mean
 
-    def known_label(self) -> Label:
+    def known_label(self) -> Label | None:
         """The label as a reader is told of it."""
         return Label(self.label, np.empty(0), self.per_step, self.categories)
 
@@ -119,7 +127,7 @@ class Task:
 
 def task_for(
     sequences: Sequences,
-    train: NDArray[np.int64],
+    train: Which,
     *,
     name: str = "auto",
     loss: str = "auto",
@@ -172,17 +180,30 @@ def _words(label: Label) -> str:
     return f"{what} of every {'step' if label.per_step else 'sequence'}"
 
 
-def known_values(sequences: Sequences, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
+def known_values(sequences: Sequences, which: Which) -> NDArray[np.float64]:
     """The label of some sequences, or of their steps, as far as it is known."""
-    label = sequences.label
+    label, spans = sequences.label, spans_of(sequences, which)
     if label is None:
         return np.empty(0)
     if label.per_step:
-        values = np.concatenate([label.values[sequences.rows(int(number))] for number in numbers] or [np.empty(0)])
+        rows = [spans.asked(sequences, place) for place in range(len(spans))]
+        values = np.concatenate([label.values[one] for one in rows] or [np.empty(0)])
     else:
-        values = label.values[numbers]
+        values = label.values[spans.numbers]
     known: NDArray[np.float64] = values[~np.isnan(values)]
     return known
+
+
+def is_known(sequences: Sequences, which: Which) -> bool:
+    """Whether the label of some sequences, or of one of their steps, is known; reading stops where it is."""
+    label, spans = sequences.label, spans_of(sequences, which)
+    if label is None:
+        return False
+    if not label.per_step:
+        return not np.isnan(label.values[spans.numbers]).all()
+    stretches = [spans.asked(sequences, place) for place in range(len(spans))]
+    pieces = (slice(at, min(at + CHUNK, one.stop)) for one in stretches for at in range(one.start, one.stop, CHUNK))
+    return any(not np.isnan(label.values[piece]).all() for piece in pieces)
 
 
 def _spread(known: NDArray[np.float64]) -> float:
