@@ -24,9 +24,16 @@ const Plots = (() => {
     });
   };
 
+  // A map whose shade is the root of its numbers, so that small ones are seen; what is told are the numbers.
+  const shaded = (trace) => {
+    if (trace.customdata !== "z") return trace;
+    const z = trace.root ? trace.z.map((row) => row.map((value) => (value === null ? null : Math.sqrt(value)))) : trace.z;
+    return { ...trace, z, customdata: trace.z };
+  };
+
   const draw = (id, figure) => {
     const box = document.getElementById(id);
-    return Plotly.react(box, figure.data, figure.layout, config).then(() => Plotly.Plots.resize(box));
+    return Plotly.react(box, figure.data.map(shaded), figure.layout, config).then(() => Plotly.Plots.resize(box));
   };
 
   const start = (all) => {
