@@ -71,6 +71,7 @@ class Line:
     #: (n,) the share of the steps where it is missing.
     missing: Numbers
     categories: tuple[str, ...] = ()
+    boolean: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,6 +155,8 @@ class DirectionRecord:
     #: (n,) the same, mean over all units, and what of the initial state is left.
     share: Numbers
     initial: float
+    #: (k,) the same step by step, for the k steps that were read last, in the order of the input; None if `share` is.
+    tail: Numbers | None
     #: (n, n) row: the state after a column; column: what it holds of it, mean over units. None if only the end counts.
     held: Numbers | None
     #: (H,) steps; infinite for units that never write.
@@ -247,6 +250,8 @@ class RunRecord:
     #: Sequences in the data, and of those how many were asked to choose the ones shown.
     given: int
     asked: int
+    #: Whether they are the files that the network learned from.
+    learned_from: bool
     check: Check | None
     health: tuple[HealthRecord, ...]
     health_note: str

@@ -22,13 +22,24 @@ LEFT_ALONE = 0.05
 CLEARLY = 3.0
 
 
+HALF = 0.5
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What the check found."""
 
     #: "honest", "not honest", "nothing to tell" or "not checked".
     word: str
-    sentence: str
+    meaning: str
+    numbers: str
+    #: The numbers in short.
+    short: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """What it means, with all numbers."""
+        return f"{self.meaning} {self.numbers}".strip()
 
 
 def question(record: RunRecord) -> str:
@@ -40,7 +51,7 @@ def verdict(check: Check | None) -> Verdict:
     """Whether the map is honest here, in one sentence with the numbers, whatever they are."""
     if check is None or not check.sequences:
         why = "the map calls no step forgotten" if check is not None else "no sequence could be asked"
-        return Verdict("not checked", f"The memory map could not be checked: {why}.")
+        return Verdict("not checked", f"The memory map could not be checked: {why}.", "")
     found = check.sequences
     total = len(found)
     forgotten = float(np.mean([one.forgotten_change for one in found]))
@@ -49,31 +60,39 @@ def verdict(check: Check | None) -> Verdict:
     small, large = (float(np.mean([getattr(one, f"{kind}_share") for one in found])) for kind in ("forgotten", "remembered"))
     which = f"{count(total)} sequence{'' if total == 1 else 's'}"
     if check.classes:
+        flips = [sum(getattr(one, f"{kind}_flip") for one in found) for kind in ("forgotten", "remembered")]
         moved = f"{check.moment} by {percent(forgotten)} of its probability on average and to another class in "
-        moved += f"{sum(one.forgotten_flip for one in found)} of {which}"
-        instead = f"{percent(remembered)} and {sum(one.remembered_flip for one in found)}"
+        moved += f"{flips[0]} of {which}"
+        instead = f"{percent(remembered)} and {flips[1]}"
+        short = f"{flips[0]} of {which} got another answer; without as many that it calls remembered, {flips[1]} did"
     else:
         moved = f"{check.moment} by {forgotten:.3f} of the label's spread on average, over {which}"
         instead = f"{remembered:.3f}"
+        short = f"answers moved by {forgotten:.3f} spreads of the label; without as many that it calls remembered, by "
+        short += instead
     numbers = (
         f"Held out, the steps that the map calls forgotten ({percent(held, 0)} of a sequence, {percent(small)} of the "
         f"state) moved {moved}; at most as many that it calls remembered ({percent(large, 0)} of the state): {instead}."
     )
     if forgotten > LEFT_ALONE:
         word = "not honest"
-        meaning = "The map is not the whole story here: what it calls forgotten acted through what was written later."
+        meaning = "The memory map is not the whole story here: what it calls forgotten acted through what was written later."
     elif remembered > LEFT_ALONE and remembered >= CLEARLY * forgotten:
-        word, meaning = "honest", "The map is honest here: what it calls forgotten can be left out."
+        word, meaning = "honest", "The memory map is honest here: what it calls forgotten can be left out."
     else:
         word = "nothing to tell"
-        meaning = "Neither counted for much, so this says little about the map: the answer hardly depends on these steps."
+        meaning = (
+            "The check says little about the memory map: neither what it calls forgotten nor what it calls remembered "
+            "counts for much in the answer."
+        )
     rest = f" In {count(check.without)} more the map calls no step forgotten." if check.without else ""
-    return Verdict(word, f"{meaning} {numbers}{rest}")
+    return Verdict(word, meaning, f"{numbers}{rest}", f"Without what it calls forgotten, {short}.")
 
 
 def finding_sentences(record: RunRecord) -> list[str]:
     """What is at the top of the page: the check, where the memory lies, and what is wrong with the gates."""
-    sentences = [verdict(record.check).sentence, _memory(record)]
+    found = verdict(record.check)
+    sentences = [f"{found.meaning} {found.short}".strip(), _memory(record)]
     return [sentence for sentence in sentences if sentence]
 
 
@@ -92,11 +111,7 @@ def _memory(record: RunRecord) -> str:
 
 def _half(sequence: SequenceRecord) -> int:
     """In how many of the last steps half of the last layer's final state was written."""
-    direction = next((one for one in reversed(sequence.directions) if not one.backward), sequence.directions[-1])
-    share, bounds = direction.share, sequence.axis.bounds
-    back = np.cumsum(share[::-1])
-    column = min(int(np.searchsorted(back, 0.5)), len(share) - 1)
-    return int(bounds[-1] - bounds[len(share) - 1 - column])
+    return _back(sequence, next((one for one in reversed(sequence.directions) if not one.backward)))
 
 
 @dataclass(frozen=True)
@@ -179,10 +194,13 @@ def notes_of(record: RunRecord, sequence: SequenceRecord, direction: DirectionRe
 
 
 def _back(sequence: SequenceRecord, direction: DirectionRecord) -> int:
+    """In how many of the steps that a direction read last half of its final state was written; of columns, whole ones."""
     share, bounds = direction.share, sequence.axis.bounds
+    if direction.tail is not None and direction.tail.sum() >= HALF:
+        share, bounds = direction.tail, np.arange(len(direction.tail) + 1)
     if direction.backward:
         share, bounds = share[::-1], bounds[-1] - bounds[::-1]
-    column = min(int(np.searchsorted(np.cumsum(share[::-1]), 0.5)), len(share) - 1)
+    column = min(int(np.searchsorted(np.cumsum(share[::-1]), HALF)), len(share) - 1)
     return int(bounds[-1] - bounds[len(share) - 1 - column])
 
 

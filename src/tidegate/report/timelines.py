@@ -63,6 +63,8 @@ def direction_figures(direction: DirectionRecord, time: TimeAxis) -> dict[str, F
         )
         figures["memory"] = _map_figure([memory], time)
         figures["share"] = _share(direction, time)
+        if direction.tail is not None:
+            figures["tail"] = _tail(direction, time)
         if direction.held is not None and time.columns > 1:
             figures["held"] = _held(direction, time)
     if direction.reset is not None:
@@ -78,10 +80,11 @@ def input_height(sequence: SequenceRecord) -> int:
     return _LINE * len(sequence.lines) + _AROUND
 
 
-def _time(time: TimeAxis, **more: Any) -> dict[str, Any]:
-    """The axis of time."""
+def _time(time: TimeAxis, *, titled: bool = False, **more: Any) -> dict[str, Any]:
+    """The axis of time; what it is stands under some of the plots, since all have the same."""
     low, high = float(time.edges[0]), float(time.edges[-1])
-    common = {"range": [low, high], "title": {"text": html.escape(time.title), "standoff": 4}, "nticks": 9}
+    common = {"range": [low, high], "nticks": 9}
+    common |= {"title": {"text": html.escape(time.title), "standoff": 4}} if titled else {}
     # columns of single steps have no halves
     whole = {"tickformat": ",d", "dtick": max(1, _nice(time.steps / 9))} if time.title.startswith("step") else {}
     return axis(showgrid=False, **(common | whole | more))
@@ -95,7 +98,8 @@ def _nice(size: float) -> int:
 
 def _figure(traces: list[dict[str, Any]], **style: Any) -> Figure:
     graph_objects = require("plotly.graph_objects", "report")
-    margin = {"l": _LEFT, "r": MARGIN_RIGHT, "t": 8, "b": 40}
+    titled = "title" in style.get("xaxis", {})
+    margin = {"l": _LEFT, "r": MARGIN_RIGHT, "t": 8, "b": 40 if titled else 24}
     return figure_json(graph_objects.Figure(data=traces, layout=layout(**({"margin": margin} | style))))
 
 
@@ -198,13 +202,14 @@ def _lines(sequence: SequenceRecord) -> Figure:
     room = 0.0 if count == 1 else 0.18 / count
     height = (1 - room * (count - 1)) / count
     traces: list[dict[str, Any]] = []
-    style: dict[str, Any] = {"xaxis": _time(time, anchor=f"y{count}" if count > 1 else "y")}
+    style: dict[str, Any] = {"xaxis": _time(time, titled=True, anchor=f"y{count}" if count > 1 else "y")}
     for place, line in enumerate(sequence.lines):
         name = f"y{place + 1}" if place else "y"
         top = 1 - place * (height + room)
         style[f"yaxis{place + 1}" if place else "yaxis"] = _values_axis(line, [max(0.0, top - height), top])
         axes = {"yaxis": name}
-        shape = {"line": {"color": "var(--opening)", "width": 1.75, "shape": "hvh"}} if line.categories else {}
+        stepped = line.categories or line.boolean
+        shape = {"line": {"color": "var(--opening)", "width": 1.75, "shape": "hvh"}} if stepped else {}
         if (line.values.low < line.values.high).any():
             traces += _band(time, line.values.low, line.values.high, "var(--opening)", axes)
         y = line.values.mean
@@ -229,6 +234,9 @@ def _values_axis(line: Line, domain: list[float]) -> dict[str, Any]:
         labels = [html.escape(_short(line.categories[code], 9)) for code in shown]
         low, high = -0.6, len(ticks) - 0.4
         return axis(domain=domain, title=title, range=[low, high], tickvals=shown, ticktext=labels, tickfont={"size": 10})
+    if line.boolean:
+        ticks = {"tickvals": [0, 1], "ticktext": ["no", "yes"], "tickfont": {"size": 10}}
+        return axis(domain=domain, title=title, range=[-0.3, 1.15], **ticks)
     there = np.concatenate([line.values.low, line.values.high])
     there = there[np.isfinite(there)]
     bottom, top = (float(there.min()), float(there.max())) if len(there) else (0.0, 1.0)
@@ -281,7 +289,7 @@ def _input_map(sequence: SequenceRecord) -> Figure:
         autorange="reversed", tickvals=list(range(0, rows, every)), ticktext=labels[::every], tickfont={"size": 10},
         showgrid=False,
     )  # fmt: skip
-    return _map_figure([heat], sequence.axis, yaxis=y)
+    return _map_figure([heat], sequence.axis, xaxis=_time(sequence.axis, titled=True), yaxis=y)
 
 
 def _pictures(sequence: SequenceRecord) -> Figure:
@@ -302,7 +310,7 @@ def _pictures(sequence: SequenceRecord) -> Figure:
         for frame, left, right in zip(shown.frames, shown.edges[:-1], shown.edges[1:], strict=True)
     ]
     hidden = axis(visible=False, range=[0, 1])
-    return _figure([], xaxis=_time(sequence.axis), yaxis=hidden, images=images)
+    return _figure([], xaxis=_time(sequence.axis, titled=True), yaxis=hidden, images=images)
 
 
 def _letters(sequence: SequenceRecord) -> Figure:
@@ -363,7 +371,7 @@ def _number(sequence: SequenceRecord) -> Figure:
         traces[-1]["line"] |= {"dash": "6px,3px"}
     traces.append(_line(time, values.mean, "answer", "var(--gru)", hovertemplate="answer %{y:.5~g}<extra></extra>"))
     y = axis(nticks=5, exponentformat="power", tickfont={"size": 10})
-    return _figure(traces, xaxis=_time(time), yaxis=y, hovermode="x")
+    return _figure(traces, xaxis=_time(time), yaxis=y, hovermode="x", height=210)
 
 
 def _gates(gates: list[tuple[str, Gate, str]], time: TimeAxis) -> Figure:
@@ -385,7 +393,27 @@ def _share(direction: DirectionRecord, time: TimeAxis) -> Figure:
         "marker": {"color": "var(--opening)", "line": {"width": 0}},
         "hovertemplate": f"{_at(time)}<br>%{{y:.2%}} of the state<extra></extra>",
     }
-    return _figure([bars], xaxis=_time(time), yaxis=axis(tickformat=".0~%", rangemode="tozero", nticks=4))
+    return _figure([bars], xaxis=_time(time, titled=True), yaxis=axis(tickformat=".0~%", rangemode="tozero", nticks=4))
+
+
+def _tail(direction: DirectionRecord, time: TimeAxis) -> Figure:
+    """The mean share of each of the steps that were read last."""
+    assert direction.tail is not None
+    first = 0 if direction.backward else time.steps - len(direction.tail)
+    bars = {
+        "type": "bar",
+        "x0": first,
+        "dx": 1,
+        "y": direction.tail,
+        "marker": {"color": "var(--opening)", "line": {"width": 0}},
+        "hovertemplate": "step %{x}<br>%{y:.2%} of the state<extra></extra>",
+    }
+    steps = axis(
+        range=[first - 0.5, first + len(direction.tail) - 0.5], title={"text": "step", "standoff": 4}, tickformat=",d",
+        nticks=9, showgrid=False,
+    )  # fmt: skip
+    values = axis(tickformat=".0~%", rangemode="tozero", nticks=4)
+    return _figure([bars], xaxis=steps, yaxis=values, bargap=0.1)
 
 
 def _held(direction: DirectionRecord, time: TimeAxis) -> Figure:
@@ -397,7 +425,7 @@ def _held(direction: DirectionRecord, time: TimeAxis) -> Figure:
     heat["y"] = time.edges.tolist()
     heat["hovertemplate"] = "the state at %{y:.6~g} holds %{customdata:.2%}<br>of what came at %{x:.6~g}<extra></extra>"
     y = axis(range=[float(time.edges[-1]), float(time.edges[0])], nticks=6, showgrid=False, title={"text": "state at", "standoff": 4})
-    return _map_figure([heat], time, yaxis=y)
+    return _map_figure([heat], time, xaxis=_time(time, titled=True), yaxis=y)
 
 
 def _flow(direction: DirectionRecord, time: TimeAxis) -> Figure:
@@ -414,11 +442,22 @@ def _flow(direction: DirectionRecord, time: TimeAxis) -> Figure:
     room = 0.06 * max(high - low, 1.0)
     one = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 1, "y1": 1}
     one |= {"line": {"width": 1, "color": "var(--muted)", "dash": "2px,3px"}}
-    decades = max(1, math.ceil((high - low) / 5))
     values = axis(
-        type="log", range=[low - room, high + room], dtick=decades, exponentformat="power", tickfont={"size": 10}
-    )
-    return _figure([*traces, line], xaxis=_time(time), yaxis=values, shapes=[one], hovermode="closest")
+        type="log", range=[low - room, high + room], exponentformat="power", tickfont={"size": 10},
+        **_decades(low - room, high + room),
+    )  # fmt: skip
+    return _figure([*traces, line], xaxis=_time(time, titled=True), yaxis=values, shapes=[one], hovermode="closest")
+
+
+def _decades(low: float, high: float) -> dict[str, Any]:
+    """Ticks of a logarithmic axis from 10^low to 10^high."""
+    if high - low >= 2:
+        return {"dtick": max(1, math.ceil((high - low) / 5))}
+    sizes = [step * 10.0**power for power in range(math.floor(low), math.ceil(high) + 1) for step in (1, 2, 5)]
+    if high - low < 0.3:
+        return {"nticks": 4}
+    shown = [size for size in sizes if low <= math.log10(size) <= high]
+    return {"tickvals": shown, "ticktext": [f"{size:g}" for size in shown]}
 
 
 def _wide(curve: Series) -> bool:

@@ -61,7 +61,7 @@ def shares_of(model: SequenceModel, task: Task, sequences: Sequences, number: in
     config = model.config
     ways = (False, True) if config.bidirectional else (False,)
     views = {
-        (config.num_layers - 1, way): DirectionView(bounds, config.hidden_size, held=False) for way in ways
+        (config.num_layers - 1, way): DirectionView(bounds, config.hidden_size) for way in ways
     }
     for piece in pieces(model, sequences, number):
         look(views, piece, until=moment if task.per_step else None)

@@ -29,7 +29,7 @@ from tidegate.report.run_records import (
 )
 from tidegate.train.batches import Batches
 from tidegate.train.honesty import check_map
-from tidegate.train.looking import Carrying, DirectionView, Piece, columns_of, flow, look, pieces, reduced
+from tidegate.train.looking import COLUMNS, Carrying, DirectionView, Piece, columns_of, flow, look, pieces, reduced
 from tidegate.train.model import SequenceModel
 from tidegate.train.showing import series, shown_inputs, time_axis
 from tidegate.train.tasks import Task
@@ -42,14 +42,16 @@ _SHOWN, _MOST = 6, 24
 _CANDIDATES, _CANDIDATE_STEPS = 256, 2**20
 #: Sequences of the check beside those shown, and their steps at most.
 _CHECKED, _CHECKED_STEPS = 64, 2**18
-#: Of T*H^3 over all sequences, layers and directions that are shown: what following gradients may cost, some seconds.
-_FLOW_WORK = 2 * 10**9
+#: Of T*H^3, and of T, over all sequences, layers and directions that are shown: what following gradients may cost, some
+#: seconds.
+_FLOW_WORK, _FLOW_STEPS = 2 * 10**9, 6000
 #: Rows of a map; points of a gradient's curve; classes of one over time, and of an answer.
 _ROWS, _POINTS, _CLASSES, _LIKELY = 128, 480, 12, 5
 #: Sequences and steps of each that gate health is read from.
 _HEALTHY, _HEALTH_STEPS = 4, 1000
 #: Layers and directions that a page shows.
 _PLACES = 8
+_METRICS = {"accuracy": "Accuracy", "f1": "F1", "mae": "MAE", "rmse": "RMSE"}
 
 
 @dataclass(frozen=True)
@@ -95,9 +97,9 @@ def inspect(  # noqa: PLR0914 - a record of many parts
     shown = _named(sequences, asked.ids) or _chosen(
         task, sequences, candidates, goodness, asked.sequences or min(_SHOWN, len(sequences))
     )
-    work = _FLOW_WORK // (len(shown) * len(places))
+    followed = min(_FLOW_WORK // model.config.hidden_size**3, _FLOW_STEPS) // (len(shown) * len(places))
     records = [
-        _sequence(model, task, sequences, number, why, places, work // model.config.hidden_size**3, time)
+        _sequence(model, task, sequences, number, why, places, followed, time)
         for number, why in shown
     ]
     numbers = [number for number, _ in shown]
@@ -116,6 +118,7 @@ def inspect(  # noqa: PLR0914 - a record of many parts
         sequences=tuple(records),
         given=len(sequences),
         asked=len(candidates) if known else 0,
+        learned_from=bool(set(sequences.files) & set(facts["data"]["files"])),
         check=check_map(model, task, sequences, checked),
         health=health,
         health_note=note,
@@ -254,17 +257,22 @@ def _sequence(
     bounds = columns_of(int(sequences.lengths[number]))
     axis = time_axis(sequences, number, bounds, time or "seconds")
     views = {place: DirectionView(bounds, model.config.hidden_size, held=task.per_step) for place in places}
+    tails = {place: DirectionView(_tail_bounds(axis.steps, place[1]), model.config.hidden_size) for place in places}
     flows: dict[tuple[int, bool], NDArray[np.float64]] = {}
     told, last = [], torch.empty(0)
     for piece in pieces(model, sequences, number):
         look(views, piece)
+        if axis.steps_a_column > 1:
+            look(tails, piece)
         told.append(_on_the_way(model, task, piece))
         last = task.told(piece.scores)
         if piece.batch.last:
             flows = {place: flow(piece, place[0], backward=place[1], steps=max(1, followed)).double().numpy() for place in places}
     over_time = None if told[0] is None else np.concatenate([one for one in told if one is not None])
     shown = shown_inputs(sequences, number, axis, *model.encoder.learned())
-    directions = tuple(_direction(model, axis, place, views[place], flows[place], len(places)) for place in places)
+    directions = tuple(
+        _direction(model, axis, place, views[place], tails[place], flows[place], len(places)) for place in places
+    )
     answer = _answer(task, sequences, number, axis, over_time, last)
     shares = None
     if shown.text:
@@ -381,10 +389,11 @@ def _direction(
     axis: TimeAxis,
     place: tuple[int, bool],
     view: DirectionView,
+    tail: DirectionView,
     log_norm: NDArray[np.float64],
     places: int,
 ) -> DirectionRecord:
-    depth, backward = place
+    _, backward = place
     system = model.config.variant
     blocks = SYSTEMS[system].convention.blocks
     units = model.config.hidden_size
@@ -409,12 +418,26 @@ def _direction(
         memory=rows(view.memory),
         share=view.memory.mean(1),
         initial=float(view.initial.mean()),
+        tail=_tail(tail, backward=backward) if axis.steps_a_column > 1 else None,
         held=view.held,
         half_life=view.half_life,
         units_a_row=group,
         units=units,
         flow=None if system == "dense" else _flow(axis, log_norm, backward=backward),
     )
+
+
+def _tail_bounds(steps: int, backward: bool) -> NDArray[np.int64]:
+    """The bounds of columns of one step each where a direction ends, and of one for all that it read before."""
+    single = min(steps - 1, COLUMNS)
+    if backward:
+        return np.append(np.arange(single + 1), steps)
+    return np.insert(np.arange(steps - single, steps + 1), 0, 0)
+
+
+def _tail(view: DirectionView, *, backward: bool) -> NDArray[np.float64]:
+    share = view.memory.mean(1)
+    return share[:-1] if backward else share[1:]
 
 
 def _by_age(view: DirectionView, *, backward: bool) -> NDArray[np.intp]:
@@ -499,7 +522,7 @@ def _facts(facts: Any, task: Task, goodness: NDArray[np.float64] | None) -> tupl
     """The scores of the run, and of the sequences that were asked here."""
     part = "test" if facts["test"] else "validation"
     told = [
-        (f"{name} ({part} part)", f"{value:.3f}")
+        (f"{_METRICS.get(name, name)} ({part} part)", f"{value:.3f}")
         for name, value in facts[part].items()
         if value is not None and name != "loss"
     ]
@@ -507,8 +530,8 @@ def _facts(facts: Any, task: Task, goodness: NDArray[np.float64] | None) -> tupl
         good = float(np.nanmean(goodness))
         asked = int((~np.isnan(goodness)).sum())
         if task.categories is None:
-            told.append((f"mean error of {asked:,} sequences here", f"{-good * task.spread:.4g}"))
+            told.append((f"Mean error of {asked:,} sequences here", f"{-good * task.spread:.4g}"))
         else:
-            what = "steps right, mean of" if task.per_step else "right of"
+            what = "Steps right, mean of" if task.per_step else "Right of"
             told.append((f"{what} {asked:,} sequences here", f"{100 * good:.1f} %"))
     return tuple(told)

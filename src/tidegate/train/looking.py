@@ -45,7 +45,7 @@ class DirectionView:
     there before is multiplied by what the chunk leaves of it. That is exact, and no map of all steps is ever held.
     """
 
-    def __init__(self, bounds: NDArray[np.int64], units: int, *, held: bool) -> None:
+    def __init__(self, bounds: NDArray[np.int64], units: int, *, held: bool = False) -> None:
         columns = len(bounds) - 1
         self.bounds = bounds
         #: (n, H) and (H,): the shares of the state after the steps that were added.
@@ -110,11 +110,11 @@ class DirectionView:
 
 
 def columns_of(steps: int) -> NDArray[np.int64]:
-    """(n+1,) the first step of each column, and the number of steps."""
-    return np.linspace(0, steps, min(steps, COLUMNS) + 1).round().astype(np.int64)
+    """(n+1,) the first step of each column, and the number of steps; all of one size, but for the first."""
+    size = -(-steps // COLUMNS)
+    return np.append(0, np.arange(steps, 0, -size)[::-1]).astype(np.int64)
 
 
-@torch.no_grad()
 def pieces(
     model: SequenceModel,
     sequences: Sequences,
@@ -133,9 +133,10 @@ def pieces(
     for batch in Batches(sequences, [number], 1, chunk=-(-steps // count)):
         here = None if held_out is None else torch.from_numpy(held_out[batch.start : batch.start + len(batch.values)])
         pins = Pins(update=0.0, steps=here) if here is not None and here.any() else None
-        (scores, carried), ran = observe(
-            Carrying(model, carried), batch.values, layer="model.layer", evaluate=True, pins=pins, gates=gates
-        )
+        with torch.no_grad():
+            (scores, carried), ran = observe(
+                Carrying(model, carried), batch.values, layer="model.layer", evaluate=True, pins=pins, gates=gates
+            )
         yield Piece(batch, scores, ran)
 
 

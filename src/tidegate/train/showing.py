@@ -20,7 +20,7 @@ Numbers = NDArray[np.float64]
 _LINES, _ROWS = 8, 64
 #: Categories that a line tells apart; the rarer ones become "other".
 _CATEGORIES = 12
-_PICTURES = 40
+_PICTURES = 16
 #: Characters of a text that are shown: its last.
 _TEXT = 2000
 #: Numbers that are looked at together.
@@ -105,7 +105,12 @@ def _blockwise(values: NDArray[Any], axis: TimeAxis) -> tuple[Numbers, Numbers, 
 def _number_lines(features: Sequence[Feature], values: NDArray[Any], places: list[int], axis: TimeAxis) -> list[Line]:
     mean, low, high, missing = _blockwise(values[:, places], axis)
     return [
-        Line(features[place].name, Series(mean[:, at], low[:, at], high[:, at]), missing[:, at])
+        Line(
+            features[place].name,
+            Series(mean[:, at], low[:, at], high[:, at]),
+            missing[:, at],
+            boolean=features[place].kind == "boolean",
+        )
         for at, place in enumerate(places)
     ]
 
@@ -165,14 +170,15 @@ def _pictures(features: Sequence[Feature], values: NDArray[Any], axis: TimeAxis)
     found = [_TILE.fullmatch(feature.name) for feature in features]
     tiles = [(int(one[1]), int(one[2]), ("red", "green", "blue").index(one[3])) for one in found if one]
     high, wide = (max(tile[side] for tile in tiles) + 1 for side in (0, 1))
-    count = min(_PICTURES, axis.columns)
-    columns = np.linspace(0, axis.columns, count + 1).round().astype(int)
-    steps = (axis.bounds[columns[:-1]] + axis.bounds[columns[1:]]) // 2
+    count = min(_PICTURES, axis.steps)
+    edges = np.linspace(axis.edges[0], axis.edges[-1], count + 1)
+    columns = np.clip(np.searchsorted(axis.edges, (edges[:-1] + edges[1:]) / 2, "right") - 1, 0, axis.columns - 1)
+    steps = (axis.bounds[columns] + axis.bounds[columns + 1]) // 2
     frames = np.zeros((count, high, wide, 3), np.uint8)
     rows, across, colours = (list(part) for part in zip(*tiles, strict=True))
     colour = np.nan_to_num(np.asarray(values[steps], np.float64))
     frames[:, rows, across, colours] = (255 * np.clip(colour, 0, 1)).round().astype(np.uint8)
-    return Pictures(frames, axis.edges[columns], steps)
+    return Pictures(frames, edges, steps)
 
 
 def _symbols(feature: Feature, codes: NDArray[Any]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
   "use strict";
   const radios = (name) => [...document.querySelectorAll(`input[name="${name}"]`)];
   const chosen = (name) => Number(radios(name).find((radio) => radio.checked)?.value ?? 0);
-  const panels = ["answer", "lines", "text", "pictures", "map", "gates", "update", "reset", "memory", "share", "held", "flow"];
+  const panels = ["answer", "lines", "text", "pictures", "map", "gates", "update", "reset", "memory", "share", "tail", "held", "flow"];
   let figures;
 
   const show = () => {
@@ -17,7 +17,8 @@
     return Promise.all(panels.map((panel) => {
       for (const part of document.querySelectorAll(`[data-panel="${panel}"]`)) part.hidden = !(panel in found);
       if (!(panel in found)) return null;
-      const box = document.getElementById(`plot-${panel}`), height = found[panel].layout.height;
+      const box = document.getElementById(`plot-${panel}`);
+      const height = found[panel].layout.height;
       if (height) box.style.height = `${height}px`;
       return Plots.draw(box.id, found[panel]);
     }));
