@@ -1,6 +1,7 @@
 """Looking inside a trained network: its numbers are those of `gates`, its check finds who is honest and who is not."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -47,9 +48,9 @@ def data_of(task: Task, lengths: tuple[int, ...] = (9, 14, 6), width: int = 2, *
     return sequences_of(values, label=label, categories=task.categories, per_step=task.per_step, **changed)
 
 
-def looked(task: Task, data: Sequences, asked: Asked = Asked(), **config) -> tuple[SequenceModel, RunRecord]:
+def looked(task: Task, data: Sequences, asked: Asked | None = None, **config) -> tuple[SequenceModel, RunRecord]:
     model = model_of(task, data.values.shape[1], **config)
-    return model, inspect(model, task, FACTS, data, asked)
+    return model, inspect(model, task, FACTS, data, asked or Asked())
 
 
 def encoded(model: SequenceModel, data: Sequences, number: int) -> torch.Tensor:
@@ -187,7 +188,7 @@ def test_pieces_of_any_sizes_give_the_same_view(data):
 
     view = DirectionView(bounds, 3, held=True)
     edges = [0, *[cut for cut in cuts if cut < steps], steps]
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in pairwise(edges):
         view.add(seen(start, stop), start)
     memory = seen(0, steps).memory(0 if backward else -1)[:, 0].numpy()
     np.testing.assert_allclose(view.memory, np.add.reduceat(memory[1:], bounds[:-1]), atol=1e-12)
@@ -242,17 +243,16 @@ def gated(*, honest: bool) -> SequenceModel:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
-        layer = model.layer
-        assert isinstance(layer, tg.GRU)
-        layer.bias_ih_l0[0] = 40  # reset gate open
+        weights = dict(model.layer.named_parameters())
+        weights["bias_ih_l0"][0] = 40  # reset gate open
         if honest:
-            layer.bias_ih_l0[1] = 20  # PyTorch's z, 1 - Gu
-            layer.weight_ih_l0[1, 1] = -40
-            layer.weight_ih_l0[2, 0] = 5
+            weights["bias_ih_l0"][1] = 20  # PyTorch's z, 1 - Gu
+            weights["weight_ih_l0"][1, 1] = -40
+            weights["weight_ih_l0"][2, 0] = 5
         else:
-            layer.bias_ih_l0[1] = -40
-            layer.weight_ih_l0[2, 0] = 5
-            layer.weight_hh_l0[2, 0] = 4
+            weights["bias_ih_l0"][1] = -40
+            weights["weight_ih_l0"][2, 0] = 5
+            weights["weight_hh_l0"][2, 0] = 4
         model.head.weight[:, 0] = torch.tensor([4.0, -4.0])
     return model
 
@@ -371,14 +371,16 @@ def test_the_longest_some_right_and_some_wrong_are_shown():
         assert one.answer.label == "ab"[int(data.label.values[number])]
         assert one.answer.right == (one.answer.said == one.answer.label)
         assert one.answer.shares is not None
-        np.testing.assert_allclose(one.answer.shares[:, -1], [dict(one.answer.probabilities)[c] for c in "ab"], atol=1e-6)
+        np.testing.assert_allclose(
+            one.answer.shares[:, -1], [dict(one.answer.probabilities)[c] for c in "ab"], atol=1e-6
+        )
     rights = [one.answer.right for one in record.sequences]
     assert any(rights)
     assert data.label is not None
     truth = np.array(["a", "b"], object)[data.label.values.astype(int)]
     assert all(rights) == bool((told["prediction"] == truth).all())
     assert len(run.inspect(data, sequences=2).sequences) == 2
-    assert len(run.inspect(data, sequences=2).check.sequences) + run.inspect(data, sequences=2).check.without == 40  # type: ignore[union-attr]
+    assert len(run.inspect(data, sequences=2).check.sequences) + run.inspect(data, sequences=2).check.without == 40
     assert [one.name for one in run.inspect(data, ids=["s7", "s3", "s7"]).sequences] == ["s7", "s3"]
 
 

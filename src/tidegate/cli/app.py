@@ -160,7 +160,8 @@ def inspect(
         list[str] | None, typer.Option("--id", help="Show this sequence; may be given several times.")
     ] = None,
     layers: Annotated[
-        list[int] | None, typer.Option("--layer", help="Show this of stacked layers, from 0; may be given several times.")
+        list[int] | None,
+        typer.Option("--layer", help="Show this of stacked layers, from 0; may be given several times."),
     ] = None,
     unlabelled: Annotated[bool, typer.Option("--unlabelled", help="The data do not hold the label.")] = False,
 ) -> None:

@@ -81,4 +81,3 @@ def _figures(record: DemoRecord) -> dict[str, Any]:
     initial, top = starts_in_memory(record), memory_top(record)
     by_system = {system.system: system_figures(system, record.film, initial, top) for system in record.systems}
     return {"film": by_system, "curves": gradient_figures(record) | training_figures(record)}
-

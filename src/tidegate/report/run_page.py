@@ -61,7 +61,7 @@ def _words(record: RunRecord) -> dict[str, Any]:
         "verdict": found,
         "rows": rows(record),
         "summaries": [summary(sequence) for sequence in record.sequences],
-        "notes": [[notes_of(record, sequence, one) for one in sequence.directions] for sequence in record.sequences],
+        "notes": [[notes_of(sequence, one) for one in sequence.directions] for sequence in record.sequences],
         "letters": [_letters(sequence) for sequence in record.sequences],
         "places": [direction.place for direction in record.sequences[0].directions],
         "findings_of_gates": [
@@ -69,7 +69,9 @@ def _words(record: RunRecord) -> dict[str, Any]:
         ],
         "count": count,
         "percent": percent,
-        "half_life": lambda value: "never" if not np.isfinite(value) else f"{value:.1f}" if value < 100 else count(round(value)),
+        "half_life": lambda value: (
+            "never" if not np.isfinite(value) else f"{value:.1f}" if value < 100 else count(round(value))
+        ),
         "made_with": listed([f"{name} {version}" for name, version in record.versions.items()] or ["tidegate"]),
     }
 
@@ -96,7 +98,7 @@ def _check_figure(check: Check) -> dict[str, Any]:
     graph_objects = require("plotly.graph_objects", "report")
     spread = np.random.default_rng(0)
     kinds = (("forgotten", 1, "var(--rest)"), ("remembered", 0, "var(--opening)"))
-    traces = []
+    traces: list[dict[str, Any]] = []
     for kind, row, color in kinds:
         values = [getattr(one, f"{kind}_change") for one in check.sequences]
         traces.append(
@@ -115,7 +117,9 @@ def _check_figure(check: Check) -> dict[str, Any]:
             {"type": "scatter", "mode": "markers", "x": [float(np.mean(values))], "y": [row], "marker": mean}
             | {"hovertemplate": f"mean without what is {kind}: %{{x:.3f}}<extra></extra>"}
         )
-    most = max([1.0 if check.classes else 0.1, *(max(one.forgotten_change, one.remembered_change) for one in check.sequences)])
+    most = max(
+        [1.0 if check.classes else 0.1, *(max(one.forgotten_change, one.remembered_change) for one in check.sequences)]
+    )
     title = "probability that moved" if check.classes else "how far the answer moved, in spreads of the label"
     style = layout(
         xaxis=axis(range=[-0.02 * most, 1.02 * most], title={"text": title, "standoff": 4}, nticks=6)

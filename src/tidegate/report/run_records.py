@@ -55,7 +55,7 @@ class TimeAxis:
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """A number over the columns, (n,) each: the mean, lowest and highest of a column's steps; NaN where it is missing."""
+    """A number over the columns, (n,) each: mean, lowest and highest of a column's steps; NaN where it is missing."""
 
     mean: Numbers
     low: Numbers

@@ -57,7 +57,9 @@ def verdict(check: Check | None) -> Verdict:
     forgotten = float(np.mean([one.forgotten_change for one in found]))
     remembered = float(np.mean([one.remembered_change for one in found]))
     held = float(np.mean([one.steps_share for one in found]))
-    small, large = (float(np.mean([getattr(one, f"{kind}_share") for one in found])) for kind in ("forgotten", "remembered"))
+    small, large = (
+        float(np.mean([getattr(one, f"{kind}_share") for one in found])) for kind in ("forgotten", "remembered")
+    )
     which = f"{count(total)} sequence{'' if total == 1 else 's'}"
     if check.classes:
         flips = [sum(getattr(one, f"{kind}_flip") for one in found) for kind in ("forgotten", "remembered")]
@@ -76,7 +78,9 @@ def verdict(check: Check | None) -> Verdict:
     )
     if forgotten > LEFT_ALONE:
         word = "not honest"
-        meaning = "The memory map is not the whole story here: what it calls forgotten acted through what was written later."
+        meaning = (
+            "The memory map is not the whole story here: what it calls forgotten acted through what was written later."
+        )
     elif remembered > LEFT_ALONE and remembered >= CLEARLY * forgotten:
         word, meaning = "honest", "The memory map is honest here: what it calls forgotten can be left out."
     else:
@@ -111,7 +115,7 @@ def _memory(record: RunRecord) -> str:
 
 def _half(sequence: SequenceRecord) -> int:
     """In how many of the last steps half of the last layer's final state was written."""
-    return _back(sequence, next((one for one in reversed(sequence.directions) if not one.backward)))
+    return _back(sequence, next(one for one in reversed(sequence.directions) if not one.backward))
 
 
 @dataclass(frozen=True)
@@ -165,7 +169,7 @@ def _mean(sequence: SequenceRecord, direction: DirectionRecord) -> float:
     return float(np.average(direction.update.mean, weights=np.diff(sequence.axis.bounds)))
 
 
-def notes_of(record: RunRecord, sequence: SequenceRecord, direction: DirectionRecord) -> dict[str, str]:
+def notes_of(sequence: SequenceRecord, direction: DirectionRecord) -> dict[str, str]:
     """A sentence for every panel of a layer: what it says in numbers, or why there is no picture."""
     time = sequence.axis
     if direction.update is None:
@@ -180,13 +184,15 @@ def notes_of(record: RunRecord, sequence: SequenceRecord, direction: DirectionRe
         notes = {"gates": gates, "memory": memory, "reset": "", "update": "", "held": ""}
     else:
         end = "first" if direction.backward else "last"
+        no_reset = "No reset gate: by definition Gr = 1, so that every candidate uses the past in full."
         notes = {
             "gates": "",
             "update": f"On average {_mean(sequence, direction):.3f}; half of a unit's state is overwritten after "
             f"{_steps(float(np.median(direction.half_life)))} (median of {direction.units} units).",
-            "reset": "" if direction.reset else "No reset gate: by definition Gr = 1, so that every candidate uses the past in full.",
-            "memory": f"The state after the {end} step: half of it was written in the last {count(_back(sequence, direction))} of the "
-            f"{count(time.steps)} steps that this direction read; {percent(direction.initial)} is still the initial state.",
+            "reset": "" if direction.reset else no_reset,
+            "memory": f"The state after the {end} step: half of it was written in the last "
+            f"{count(_back(sequence, direction))} of the {count(time.steps)} steps that this direction read; "
+            f"{percent(direction.initial)} is still the initial state.",
             "held": "",
         }
     notes["flow"] = _flow_note(sequence, direction)
@@ -194,7 +200,7 @@ def notes_of(record: RunRecord, sequence: SequenceRecord, direction: DirectionRe
 
 
 def _back(sequence: SequenceRecord, direction: DirectionRecord) -> int:
-    """In how many of the steps that a direction read last half of its final state was written; of columns, whole ones."""
+    """In how many of the steps that a direction read last half of its final state was written, in whole columns."""
     share, bounds = direction.share, sequence.axis.bounds
     if direction.tail is not None and direction.tail.sum() >= HALF:
         share, bounds = direction.tail, np.arange(len(direction.tail) + 1)
@@ -219,7 +225,8 @@ def _flow_note(sequence: SequenceRecord, direction: DirectionRecord) -> str:
     told = ""
     if flow.followed < sequence.axis.steps:
         end = "first" if direction.backward else "last"
-        told = f"Followed over the {end} {count(flow.followed)} of {count(sequence.axis.steps)} steps, for each costs the cube of the units. "
+        steps = f"{count(flow.followed)} of {count(sequence.axis.steps)} steps"
+        told = f"Followed over the {end} {steps}, for each costs the cube of the units. "
     if not np.isfinite(flow.log10.mean).all():
         told += "Where nothing is drawn, it is exactly 0."
     return told.strip()

@@ -30,7 +30,7 @@ _MARKED = 40
 
 
 def sequence_figures(sequence: SequenceRecord) -> dict[str, Figure]:
-    """The plots that belong to the sequence: of "lines", "map", "pictures", "text" and "answer" those that there are."""
+    """The plots of a sequence: of "lines", "map", "pictures", "text" and "answer" those that there are."""
     figures: dict[str, Figure] = {}
     if sequence.lines:
         figures["lines"] = _lines(sequence)
@@ -55,7 +55,9 @@ def direction_figures(direction: DirectionRecord, time: TimeAxis) -> dict[str, F
         if direction.reset is not None:
             gates.append(("reset gate Gr", direction.reset, "var(--advert)"))
         figures["gates"] = _gates(gates, time)
-        root = _heat(direction.update.units.T, _units(direction), time, "var(--gate)", "Gu = %{customdata:.3f}", root=True)
+        root = _heat(
+            direction.update.units.T, _units(direction), time, "var(--gate)", "Gu = %{customdata:.3f}", root=True
+        )
         figures["update"] = _map_figure([root], time)
         top = _top(direction.memory)
         memory = _heat(
@@ -157,7 +159,7 @@ def _top(shares: Numbers) -> float:
     return next((top for top in (0.01, 0.02, 0.05, *TOPS) if large <= top), 1.0)
 
 
-def _band(time: TimeAxis, low: Numbers, high: Numbers, color: str, axes: dict[str, str]) -> list[dict[str, Any]]:
+def _band(time: TimeAxis, low: Numbers, high: Numbers, color: str, axes: dict[str, Any]) -> list[dict[str, Any]]:
     """A pale band from `low` to `high`, cut where there is none."""
     traces = []
     there = np.isfinite(low) & np.isfinite(high)
@@ -207,15 +209,15 @@ def _lines(sequence: SequenceRecord) -> Figure:
         name = f"y{place + 1}" if place else "y"
         top = 1 - place * (height + room)
         style[f"yaxis{place + 1}" if place else "yaxis"] = _values_axis(line, [max(0.0, top - height), top])
-        axes = {"yaxis": name}
+        axes: dict[str, Any] = {"yaxis": name}
         stepped = line.categories or line.boolean
         shape = {"line": {"color": "var(--opening)", "width": 1.75, "shape": "hvh"}} if stepped else {}
         if (line.values.low < line.values.high).any():
             traces += _band(time, line.values.low, line.values.high, "var(--opening)", axes)
         y = line.values.mean
-        told = {"hovertemplate": f"{_at(time)}<br>{html.escape(line.name)} %{{y:.5~g}}<extra></extra>"}
+        told: dict[str, Any] = {"hovertemplate": f"{_at(time)}<br>{html.escape(line.name)} %{{y:.5~g}}<extra></extra>"}
         if line.categories:
-            told = {
+            told |= {
                 "customdata": [line.categories[int(code)] if code == code else "" for code in y],  # noqa: PLR0124 - NaN
                 "hovertemplate": f"{_at(time)}<br>{html.escape(line.name)} %{{customdata}}<extra></extra>",
             }
@@ -233,10 +235,14 @@ def _values_axis(line: Line, domain: list[float]) -> dict[str, Any]:
         shown = ticks if len(ticks) <= 5 else ticks[:: -(-len(ticks) // 5)]
         labels = [html.escape(_short(line.categories[code], 9)) for code in shown]
         low, high = -0.6, len(ticks) - 0.4
-        return axis(domain=domain, title=title, range=[low, high], tickvals=shown, ticktext=labels, tickfont={"size": 10})
+        return axis(
+            domain=domain, title=title, range=[low, high], tickvals=shown, ticktext=labels, tickfont={"size": 10}
+        )
     if line.boolean:
-        ticks = {"tickvals": [0, 1], "ticktext": ["no", "yes"], "tickfont": {"size": 10}}
-        return axis(domain=domain, title=title, range=[-0.3, 1.15], **ticks)
+        return axis(
+            domain=domain, title=title, range=[-0.3, 1.15], tickvals=[0, 1], ticktext=["no", "yes"],
+            tickfont={"size": 10},
+        )  # fmt: skip
     there = np.concatenate([line.values.low, line.values.high])
     there = there[np.isfinite(there)]
     bottom, top = (float(there.min()), float(there.max())) if len(there) else (0.0, 1.0)
@@ -247,7 +253,7 @@ def _values_axis(line: Line, domain: list[float]) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def _missing(time: TimeAxis, gone: NDArray[np.bool_], line: Line, axes: dict[str, str]) -> dict[str, Any]:
+def _missing(time: TimeAxis, gone: NDArray[np.bool_], line: Line, axes: dict[str, Any]) -> dict[str, Any]:
     there = np.concatenate([line.values.low, line.values.high])
     there = there[np.isfinite(there)]
     low, high = (float(there.min()), float(there.max())) if len(there) else (0.0, 1.0)
@@ -321,7 +327,11 @@ def _letters(sequence: SequenceRecord) -> Figure:
         "x": sequence.axis.middles,
         "y": np.zeros(len(letters)),
         "text": letters,
-        "textfont": {"family": "ui-monospace, monospace", "size": 12 if len(letters) < 75 else 10, "color": "var(--ink)"},
+        "textfont": {
+            "family": "ui-monospace, monospace",
+            "size": 12 if len(letters) < 75 else 10,
+            "color": "var(--ink)",
+        },
         "hoverinfo": "skip",
     }
     return _figure([text], xaxis=_time(sequence.axis), yaxis=axis(visible=False, range=[-1, 1]))
@@ -367,7 +377,9 @@ def _number(sequence: SequenceRecord) -> Figure:
     if answer.truth is not None:
         if time.steps_a_column > 1:
             traces += _band(time, answer.truth.low, answer.truth.high, "var(--advert)", {})
-        traces.append(_line(time, answer.truth.mean, "label", "var(--advert)", hovertemplate="label %{y:.5~g}<extra></extra>"))
+        traces.append(
+            _line(time, answer.truth.mean, "label", "var(--advert)", hovertemplate="label %{y:.5~g}<extra></extra>")
+        )
         traces[-1]["line"] |= {"dash": "6px,3px"}
     traces.append(_line(time, values.mean, "answer", "var(--gru)", hovertemplate="answer %{y:.5~g}<extra></extra>"))
     y = axis(nticks=5, exponentformat="power", tickfont={"size": 10})
@@ -424,7 +436,12 @@ def _held(direction: DirectionRecord, time: TimeAxis) -> Figure:
     heat = _heat(held, [], time, "var(--opening)", "", top=top, root=True)
     heat["y"] = time.edges.tolist()
     heat["hovertemplate"] = "the state at %{y:.6~g} holds %{customdata:.2%}<br>of what came at %{x:.6~g}<extra></extra>"
-    y = axis(range=[float(time.edges[-1]), float(time.edges[0])], nticks=6, showgrid=False, title={"text": "state at", "standoff": 4})
+    y = axis(
+        range=[float(time.edges[-1]), float(time.edges[0])],
+        nticks=6,
+        showgrid=False,
+        title={"text": "state at", "standoff": 4},
+    )
     return _map_figure([heat], time, xaxis=_time(time, titled=True), yaxis=y)
 
 

@@ -19,7 +19,7 @@ LEAST = 0.05
 
 
 def check_map(model: SequenceModel, task: Task, sequences: Sequences, numbers: Iterable[int]) -> Check:
-    """Hold out what the map calls forgotten, then (at most) as many steps that it calls remembered; compare the answers.
+    """Hold out what the map calls forgotten, then as many steps that it calls remembered; compare the answers.
 
     Steps are held out of every layer and direction (`Gu=0`), as by `tidegate.counterfactual`; the map is that of the
     last layer, mean over its units and directions, by the columns of the page.
@@ -60,9 +60,7 @@ def shares_of(model: SequenceModel, task: Task, sequences: Sequences, number: in
     moment = _moment(model, task, int(bounds[-1]))
     config = model.config
     ways = (False, True) if config.bidirectional else (False,)
-    views = {
-        (config.num_layers - 1, way): DirectionView(bounds, config.hidden_size) for way in ways
-    }
+    views = {(config.num_layers - 1, way): DirectionView(bounds, config.hidden_size) for way in ways}
     for piece in pieces(model, sequences, number):
         look(views, piece, until=moment if task.per_step else None)
     shares: NDArray[np.float64] = np.mean([view.memory.mean(1) for view in views.values()], axis=0)

@@ -72,7 +72,7 @@ class Asked:
 
 
 @torch.no_grad()
-def inspect(  # noqa: PLR0914 - a record of many parts
+def inspect(
     model: SequenceModel,
     task: Task,
     facts: Any,
@@ -92,16 +92,13 @@ def inspect(  # noqa: PLR0914 - a record of many parts
         raise InputValueError("data must hold sequences to look at; got none")
     places = _places(model, asked.layers)
     candidates = _within(_spread(sequences), sequences, _CANDIDATES, _CANDIDATE_STEPS)
-    known = _known(task, sequences)
+    known = _known(sequences)
     goodness = _goodness(model, task, sequences, candidates) if known else None
     shown = _named(sequences, asked.ids) or _chosen(
         task, sequences, candidates, goodness, asked.sequences or min(_SHOWN, len(sequences))
     )
     followed = min(_FLOW_WORK // model.config.hidden_size**3, _FLOW_STEPS) // (len(shown) * len(places))
-    records = [
-        _sequence(model, task, sequences, number, why, places, followed, time)
-        for number, why in shown
-    ]
+    records = [_sequence(model, task, sequences, number, why, places, followed, time) for number, why in shown]
     numbers = [number for number, _ in shown]
     more = [number for number in _within(candidates, sequences, _CHECKED, _CHECKED_STEPS) if number not in numbers]
     checked = [*numbers, *more[: max(0, _CHECKED - len(numbers))]]
@@ -147,7 +144,7 @@ def _within(numbers: Sequence[int], sequences: Sequences, most: int, steps: int)
     return list(numbers[: max(1, min(most, fitting))])
 
 
-def _known(task: Task, sequences: Sequences) -> bool:
+def _known(sequences: Sequences) -> bool:
     return sequences.label is not None and bool((~np.isnan(sequences.label.values)).any())
 
 
@@ -182,7 +179,9 @@ def _named(sequences: Sequences, ids: Iterable[str]) -> list[tuple[int, str]]:
         number = next((number for number, name in enumerate(sequences.ids) if name == asked), None)
         if number is None:
             near = difflib.get_close_matches(asked, list(sequences.ids), 1, 0.0)
-            raise InputValueError(f"id must name a sequence of the data; there is no {asked!r}: the nearest is {near[0]!r}")
+            raise InputValueError(
+                f"id must name a sequence of the data; there is no {asked!r}: the nearest is {near[0]!r}"
+            )
         found.append((number, "asked for"))
     return found
 
@@ -203,7 +202,7 @@ def _chosen(
         few = wrong[: max(count // 2 if right else count, count - 1 - len(right))]
         picked = [(number, "answered wrong") for number in few] + [(number, "answered right") for number in right]
     else:
-        places = np.linspace(0, len(order) - 1, min(count - 1, len(order))).round().astype(int) if count > 1 else []
+        places = np.linspace(0, len(order) - 1, max(0, min(count - 1, len(order)))).round().astype(int)
         words = {0: "the worst answers", len(order) - 1: "the best answers"}
         picked = [(candidates[order[at]], words.get(int(at), "")) for at in dict.fromkeys(map(int, places))]
         picked += [(candidates[at], "") for at in order]
@@ -267,7 +266,10 @@ def _sequence(
         told.append(_on_the_way(model, task, piece))
         last = task.told(piece.scores)
         if piece.batch.last:
-            flows = {place: flow(piece, place[0], backward=place[1], steps=max(1, followed)).double().numpy() for place in places}
+            flows = {
+                place: flow(piece, place[0], backward=place[1], steps=max(1, followed)).double().numpy()
+                for place in places
+            }
     over_time = None if told[0] is None else np.concatenate([one for one in told if one is not None])
     shown = shown_inputs(sequences, number, axis, *model.encoder.learned())
     directions = tuple(
@@ -436,7 +438,7 @@ def _tail_bounds(steps: int, backward: bool) -> NDArray[np.int64]:
 
 
 def _tail(view: DirectionView, *, backward: bool) -> NDArray[np.float64]:
-    share = view.memory.mean(1)
+    share: NDArray[np.float64] = view.memory.mean(1)
     return share[:-1] if backward else share[1:]
 
 

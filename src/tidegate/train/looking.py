@@ -123,9 +123,9 @@ def pieces(
     held_out: NDArray[np.bool_] | None = None,
     gates: bool = True,
 ) -> Iterator[Piece]:
-    """One sequence chunk by chunk, the state carried on; with the update gate of all layers at 0 where `held_out`, (T,).
+    """One sequence chunk by chunk, the state carried on; with `gates`, they are recorded.
 
-    `gates` records them.
+    `held_out` is (T,): where it is True, the update gate of all layers and directions is held at 0.
     """
     steps = int(sequences.lengths[number])
     count = 1 if model.config.bidirectional else -(-steps // _CHUNK)
@@ -149,13 +149,12 @@ class Carrying(nn.Module):
         self._carried, self._lengths = carried, lengths
 
     def forward(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """As the model's."""
         answers: tuple[Tensor, Tensor] = self.model(values, self._lengths, self._carried)
         return answers
 
 
-def look(
-    views: dict[tuple[int, bool], DirectionView], piece: Piece, *, until: int | None = None
-) -> None:
+def look(views: dict[tuple[int, bool], DirectionView], piece: Piece, *, until: int | None = None) -> None:
     """Add a piece to the views of some layers (depth) and directions (whether backward)."""
     traced = trace_of(piece.ran)
     for (depth, backward), view in views.items():

@@ -67,7 +67,7 @@ def time_axis(sequences: Sequences, number: int, bounds: NDArray[np.int64], name
     """The axis of a sequence: its times if they are known, `name` being what they are called; else its steps."""
     times = None if sequences.times is None else np.asarray(sequences.times[sequences.rows(number)], np.float64)
     if times is None or (len(times) > 1 and times[0] == times[-1]) or not np.isfinite(times).all():
-        return TimeAxis(bounds, bounds - 0.5, (bounds[:-1] + bounds[1:] - 1) / 2, "step")
+        return TimeAxis(bounds, bounds - np.float64(0.5), (bounds[:-1] + bounds[1:] - 1) / np.float64(2), "step")
     duration = float(times[-1] - times[0])
     title, offset, unit = name, 0.0, 1.0
     if _STAMPS[0] <= times[0] <= _STAMPS[1]:
