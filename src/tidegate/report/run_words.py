@@ -4,9 +4,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tidegate.report.numbers import count, percent, scientific
 from tidegate.report.run_records import Check, DirectionRecord, RunRecord, SequenceRecord
+from tidegate.report.timelines import full_colour
 
 __all__ = ["Row", "Verdict", "finding_sentences", "notes_of", "question", "rows", "summary", "verdict"]
 
@@ -192,11 +194,16 @@ def notes_of(sequence: SequenceRecord, direction: DirectionRecord) -> dict[str, 
             "reset": "" if direction.reset else no_reset,
             "memory": f"The state after the {end} step: half of it was written in the last "
             f"{count(_back(sequence, direction))} of the {count(time.steps)} steps that this direction read; "
-            f"{percent(direction.initial)} is still the initial state.",
-            "held": "",
+            f"{percent(direction.initial)} is still the initial state. {_full(direction.memory, 'of a unit')}",
+            "held": "" if direction.held is None else _full(direction.held, "of a state"),
         }
     notes["flow"] = _flow_note(sequence, direction)
     return notes
+
+
+def _full(shares: NDArray[np.float64], of: str) -> str:
+    """What the colours of a map mean."""
+    return f"The full colour is {percent(full_colour(shares), 0)} {of} or more."
 
 
 def _back(sequence: SequenceRecord, direction: DirectionRecord) -> int:

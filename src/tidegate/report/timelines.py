@@ -14,7 +14,7 @@ from tidegate.report.maps import TOPS
 from tidegate.report.pictures import png_uri
 from tidegate.report.run_records import DirectionRecord, Gate, Line, SequenceRecord, Series, TimeAxis
 
-__all__ = ["direction_figures", "input_height", "sequence_figures"]
+__all__ = ["direction_figures", "full_colour", "sequence_figures"]
 
 Numbers = NDArray[np.float64]
 Figure = dict[str, Any]
@@ -59,7 +59,7 @@ def direction_figures(direction: DirectionRecord, time: TimeAxis) -> dict[str, F
             direction.update.units.T, _units(direction), time, "var(--gate)", "Gu = %{customdata:.3f}", root=True
         )
         figures["update"] = _map_figure([root], time)
-        top = _top(direction.memory)
+        top = full_colour(direction.memory)
         memory = _heat(
             direction.memory.T, _units(direction), time, "var(--opening)", "%{customdata:.2%} of it", top=top, root=True
         )
@@ -77,9 +77,10 @@ def direction_figures(direction: DirectionRecord, time: TimeAxis) -> dict[str, F
     return figures
 
 
-def input_height(sequence: SequenceRecord) -> int:
-    """Pixels of the plot of lines."""
-    return _LINE * len(sequence.lines) + _AROUND
+def full_colour(shares: Numbers) -> float:
+    """The share of memory with the full colour: all but the largest shares of a map are below."""
+    large = float(np.quantile(shares, 0.995))
+    return next((top for top in (0.01, 0.02, 0.05, *TOPS) if large <= top), 1.0)
 
 
 def _time(time: TimeAxis, *, titled: bool = False, **more: Any) -> dict[str, Any]:
@@ -154,11 +155,6 @@ def _units(direction: DirectionRecord) -> list[str]:
     return [f"ranks {first} to {min(first + direction.units_a_row - 1, direction.units)}" for first in starts]
 
 
-def _top(shares: Numbers) -> float:
-    large = float(np.quantile(shares, 0.995))
-    return next((top for top in (0.01, 0.02, 0.05, *TOPS) if large <= top), 1.0)
-
-
 def _band(time: TimeAxis, low: Numbers, high: Numbers, color: str, axes: dict[str, Any]) -> list[dict[str, Any]]:
     """A pale band from `low` to `high`, cut where there is none."""
     traces = []
@@ -225,7 +221,7 @@ def _lines(sequence: SequenceRecord) -> Figure:
         gone = line.missing > 0
         if gone.any():
             traces.append(_missing(time, gone, line, axes))
-    return _figure(traces, **style, height=input_height(sequence), hovermode="closest")
+    return _figure(traces, **style, height=_LINE * len(sequence.lines) + _AROUND, hovermode="closest")
 
 
 def _values_axis(line: Line, domain: list[float]) -> dict[str, Any]:
@@ -432,7 +428,7 @@ def _held(direction: DirectionRecord, time: TimeAxis) -> Figure:
     """Down: the step whose state it is; across: the step of which it holds a share."""
     assert direction.held is not None
     held = direction.held
-    top = next((top for top in (0.01, 0.02, 0.05, *TOPS) if float(np.quantile(held, 0.995)) <= top), 1.0)
+    top = full_colour(held)
     heat = _heat(held, [], time, "var(--opening)", "", top=top, root=True)
     heat["y"] = time.edges.tolist()
     heat["hovertemplate"] = "the state at %{y:.6~g} holds %{customdata:.2%}<br>of what came at %{x:.6~g}<extra></extra>"
