@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.test_inspection import CLASSES, FACTS, NUMBER, NUMBERS, STEPS, data_of, model_of
@@ -147,6 +148,25 @@ def test_the_verdict_follows_the_numbers(forgotten, remembered, word):
     number = verdict(check_of(forgotten, remembered, classes=False))
     assert number.word == word
     assert f"{forgotten:.3f} of the label's spread" in number.sentence
+
+
+def test_numbers_that_are_not_finite_make_a_page_that_says_so():
+    model = model_of(CLASSES)
+    with torch.no_grad():
+        dict(model.layer.named_parameters())["weight_ih_l0"][0, 0] = float("nan")
+    record = inspect(model, CLASSES, FACTS, data_of(CLASSES))
+    text = Elements(run_page(record)).text
+    assert "could not be checked" in text
+    assert "States are NaN or infinite" in text
+
+
+def test_layers_that_are_too_many_are_told():
+    record = record_of(CLASSES, num_layers=5, bidirectional=True)
+    assert record.sequences[0].directions[0].place == "layer 1, forward"
+    assert "2 more layers and directions are not shown; --layer shows others." in Elements(run_page(record)).text
+    one = inspect(model_of(CLASSES, num_layers=9), CLASSES, FACTS, data_of(CLASSES), Asked(layers=(0, 2)))
+    assert [direction.place for direction in one.sequences[0].directions] == ["layer 0", "layer 2"]
+    assert one.left_out == 0
 
 
 def test_what_could_not_be_checked_is_said(record):

@@ -250,6 +250,8 @@ class RunRecord:
     #: Sequences in the data, and of those how many were asked to choose the ones shown.
     given: int
     asked: int
+    #: Layers and directions that are not shown, for there are too many.
+    left_out: int
     #: Whether they are the files that the network learned from.
     learned_from: bool
     check: Check | None

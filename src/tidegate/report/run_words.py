@@ -52,9 +52,15 @@ def question(record: RunRecord) -> str:
 def verdict(check: Check | None) -> Verdict:
     """Whether the map is honest here, in one sentence with the numbers, whatever they are."""
     if check is None or not check.sequences:
-        why = "the map calls no step forgotten" if check is not None else "no sequence could be asked"
+        why = (
+            "the map calls no step forgotten, or holds numbers that are not finite"
+            if check is not None
+            else "no sequence could be asked"
+        )
         return Verdict("not checked", f"The memory map could not be checked: {why}.", "")
     found = check.sequences
+    if not all(math.isfinite(one.forgotten_change + one.remembered_change) for one in found):
+        return Verdict("not checked", "The memory map could not be checked: an answer is not a finite number.", "")
     total = len(found)
     forgotten = float(np.mean([one.forgotten_change for one in found]))
     remembered = float(np.mean([one.remembered_change for one in found]))
@@ -218,7 +224,9 @@ def _back(sequence: SequenceRecord, direction: DirectionRecord) -> int:
 
 
 def _steps(value: float) -> str:
-    if not math.isfinite(value):
+    if math.isnan(value):
+        return "an unknown number of steps, for gates are not finite numbers"
+    if math.isinf(value):
         return "no number of steps: they never write"
     return f"{value:.1f} steps" if value < 100 else f"{count(round(value))} steps"
 

@@ -124,7 +124,7 @@ def _heat(
     values: Numbers, names: list[str], time: TimeAxis, color: str, told: str, *, top: float = 1.0, root: bool = False
 ) -> dict[str, Any]:
     """A heat map of (rows, n); what is shaded is the number's share of `top`, or its root."""
-    largest = max(float(np.nanmax(values)), top, 1e-9)
+    largest = max(float(np.nan_to_num(values).max()), top, 1e-9)
     half = [[0.5, "var(--gate-half)"]] if color == "var(--gate)" else []
     return {
         "type": "heatmap",

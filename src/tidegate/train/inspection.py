@@ -45,8 +45,9 @@ _CHECKED, _CHECKED_STEPS = 64, 2**18
 #: Of T*H^3, and of T, over all sequences, layers and directions that are shown: what following gradients may cost, some
 #: seconds.
 _FLOW_WORK, _FLOW_STEPS = 2 * 10**9, 6000
-#: Rows of a map; points of a gradient's curve; classes of one over time, and of an answer.
-_ROWS, _POINTS, _CLASSES, _LIKELY = 128, 480, 12, 5
+#: Rows of a map, and of all maps of one kind together; points of a gradient's curve; classes over time, and of an
+#: answer.
+_ROWS, _ALL_ROWS, _POINTS, _CLASSES, _LIKELY = 128, 6144, 480, 12, 5
 #: Sequences and steps of each that gate health is read from.
 _HEALTHY, _HEALTH_STEPS = 4, 1000
 #: Layers and directions that a page shows.
@@ -90,7 +91,8 @@ def inspect(
     """
     if not len(sequences):
         raise InputValueError("data must hold sequences to look at; got none")
-    places = _places(model, asked.layers)
+    every = _places(model, asked.layers)
+    places = every[-_PLACES:]
     candidates = _within(_spread(sequences), sequences, _CANDIDATES, _CANDIDATE_STEPS)
     known = _known(sequences)
     goodness = _goodness(model, task, sequences, candidates) if known else None
@@ -98,7 +100,8 @@ def inspect(
         task, sequences, candidates, goodness, asked.sequences or min(_SHOWN, len(sequences))
     )
     followed = min(_FLOW_WORK // model.config.hidden_size**3, _FLOW_STEPS) // (len(shown) * len(places))
-    records = [_sequence(model, task, sequences, number, why, places, followed, time) for number, why in shown]
+    rows = max(1, min(_ROWS, _ALL_ROWS // (len(shown) * len(places))))
+    records = [_sequence(model, task, sequences, number, why, places, followed, rows, time) for number, why in shown]
     numbers = [number for number, _ in shown]
     more = [number for number in _within(candidates, sequences, _CHECKED, _CHECKED_STEPS) if number not in numbers]
     checked = [*numbers, *more[: max(0, _CHECKED - len(numbers))]]
@@ -115,6 +118,7 @@ def inspect(
         sequences=tuple(records),
         given=len(sequences),
         asked=len(candidates) if known else 0,
+        left_out=len(every) - len(places),
         learned_from=bool(set(sequences.files) & set(facts["data"]["files"])),
         check=check_map(model, task, sequences, checked),
         health=health,
@@ -239,8 +243,7 @@ def _places(model: SequenceModel, layers: tuple[int, ...]) -> list[tuple[int, bo
         if not 0 <= layer < config.num_layers:
             raise InputValueError(f"layer must lie in 0..{config.num_layers - 1}; got {layer}")
     ways = (False, True) if config.bidirectional else (False,)
-    every = [(depth, way) for depth in sorted(set(layers) or range(config.num_layers)) for way in ways]
-    return every[-_PLACES:]
+    return [(depth, way) for depth in sorted(set(layers) or range(config.num_layers)) for way in ways]
 
 
 def _sequence(
@@ -251,20 +254,25 @@ def _sequence(
     why: str,
     places: list[tuple[int, bool]],
     followed: int,
+    rows: int,
     time: str | None,
 ) -> SequenceRecord:
     bounds = columns_of(int(sequences.lengths[number]))
     axis = time_axis(sequences, number, bounds, time or "seconds")
-    views = {place: DirectionView(bounds, model.config.hidden_size, held=task.per_step) for place in places}
+    last = model.config.num_layers - 1  # answers come from there
+    views = {
+        place: DirectionView(bounds, model.config.hidden_size, held=task.per_step and place[0] == last)
+        for place in places
+    }
     tails = {place: DirectionView(_tail_bounds(axis.steps, place[1]), model.config.hidden_size) for place in places}
     flows: dict[tuple[int, bool], NDArray[np.float64]] = {}
-    told, last = [], torch.empty(0)
+    told, said = [], torch.empty(0)
     for piece in pieces(model, sequences, number):
         look(views, piece)
         if axis.steps_a_column > 1:
             look(tails, piece)
         told.append(_on_the_way(model, task, piece))
-        last = task.told(piece.scores)
+        said = task.told(piece.scores)
         if piece.batch.last:
             flows = {
                 place: flow(piece, place[0], backward=place[1], steps=max(1, followed)).double().numpy()
@@ -273,9 +281,9 @@ def _sequence(
     over_time = None if told[0] is None else np.concatenate([one for one in told if one is not None])
     shown = shown_inputs(sequences, number, axis, *model.encoder.learned())
     directions = tuple(
-        _direction(model, axis, place, views[place], tails[place], flows[place], len(places)) for place in places
+        _direction(model, axis, place, views[place], tails[place], flows[place], len(places), rows) for place in places
     )
-    answer = _answer(task, sequences, number, axis, over_time, last)
+    answer = _answer(task, sequences, number, axis, over_time, said)
     shares = None
     if shown.text:
         a_step = directions[-1].share / np.diff(bounds)
@@ -394,13 +402,14 @@ def _direction(
     tail: DirectionView,
     log_norm: NDArray[np.float64],
     places: int,
+    most: int,
 ) -> DirectionRecord:
     _, backward = place
     system = model.config.variant
     blocks = SYSTEMS[system].convention.blocks
     units = model.config.hidden_size
     order = _by_age(view, backward=backward)
-    group = -(-units // _ROWS)
+    group = -(-units // most)
 
     def rows(values: NDArray[np.float64]) -> NDArray[np.float64]:
         starts = np.arange(0, units, group)

@@ -147,7 +147,7 @@ def _map(
 ) -> InputMap:
     shown = _blockwise(values, axis)[0][:, places].T
     if all(re.fullmatch(r"mel\d+", features[place].name) for place in places):
-        low, high = np.nanmin(shown), np.nanmax(shown)
+        low, high = np.fmin.reduce(shown, axis=None), np.fmax.reduce(shown, axis=None)
         names = [features[place].name for place in places][::-1]
         shades = (shown[::-1] - low) / max(float(high - low), 1e-12)
         return InputMap(
@@ -157,8 +157,7 @@ def _map(
     normal = (shown - own) / scale
     note = "each input by its mean and spread in training: −3 to 3 spreads"
     if len(places) > _ROWS:
-        with np.errstate(invalid="ignore"):
-            moves = np.nan_to_num(np.nanmax(normal, 1) - np.nanmin(normal, 1), nan=-1.0)
+        moves = np.nan_to_num(np.fmax.reduce(normal, axis=1) - np.fmin.reduce(normal, axis=1), nan=-1.0)
         kept = np.sort(np.argsort(-moves, kind="stable")[:_ROWS])
         note += f"; the {_ROWS} of {len(places):,} inputs that vary most here"
         shown, normal, places = shown[kept], normal[kept], [places[at] for at in kept]
