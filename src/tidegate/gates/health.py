@@ -127,15 +127,17 @@ def gate_health(
 
 
 @torch.no_grad()
-def health_of(ran: Ran, work: int = _WORK) -> tuple[GateHealth, ...]:
+def health_of(ran: Ran, work: int | None = None) -> tuple[GateHealth, ...]:
     """The health of every layer and direction of a run in evaluation mode that gave its gates out.
 
-    `work` is how much of T*B*H^3 each may cost to follow the gradient.
+    `work` is how much of T*B*H^3 each may cost to follow the gradient; some seconds if not given.
     """
     healths = []
     for depth, (layer, records) in enumerate(zip(trace_of(ran).layers, ran.layers, strict=True)):
         directions = [layer] if layer.reverse is None else [layer, layer.reverse]
-        healths += [_health(depth, *pair, work) for pair in zip(directions, records, strict=True)]
+        healths += [
+            _health(depth, *pair, _WORK if work is None else work) for pair in zip(directions, records, strict=True)
+        ]
     return tuple(healths)
 
 
