@@ -16,6 +16,7 @@ __all__ = ["app"]
 
 #: Asked for before any work is done.
 _TRAIN_PACKAGES = ("lightning", "pyarrow", "safetensors", "torchmetrics", "yaml")
+_PAGE_PACKAGES = ("jinja2", "PIL", "plotly")
 _DEMO_PACKAGES = ("av", "jinja2", "lightning", "PIL", "plotly", "safetensors", "torchmetrics")
 
 #: `train.demo.TRAINING_STEPS`, which only a command that trains imports; a test says that they are one.
@@ -163,6 +164,38 @@ def predict(
         from tidegate.cli.train import run_predict  # noqa: PLC0415 - Lightning loads only for a command that needs it
 
         run_predict(console, run, data, out, edl_rate=edl_rate, ray=ray)
+
+
+@app.command()
+def inspect(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    data: Annotated[list[str], typer.Argument(help="Files, folders or glob patterns with sequences.")],
+    out: Annotated[Path, typer.Option(help="The page to write: .html.")],
+    sequences: Annotated[int | None, typer.Option(min=1, help="How many sequences are shown. [default: 6]")] = None,
+    ids: Annotated[
+        list[str] | None, typer.Option("--id", help="Show this sequence; may be given several times.")
+    ] = None,
+    layers: Annotated[
+        list[int] | None,
+        typer.Option("--layer", help="Show this of stacked layers, from 0; may be given several times."),
+    ] = None,
+    unlabelled: Annotated[bool, typer.Option("--unlabelled", help="The data do not hold the label.")] = False,
+) -> None:
+    """A page of what a trained network lets into memory, sequence by sequence, and whether its memory map is honest.
+
+    Shows the answers, inputs, gates, memory map and gradient flow of a few sequences: the longest, some that are
+    answered right and some wrong. Holds out what the map calls forgotten, and says whether that leaves the answers
+    alone.
+    """
+    console = Console()
+    with _refusals(console):
+        for package in (*_TRAIN_PACKAGES, *_PAGE_PACKAGES):
+            require(package, "demo")
+        from tidegate.cli.runs import run_inspect  # noqa: PLC0415 - Lightning loads only for a command that needs it
+
+        run_inspect(
+            console, run, data, out, sequences=sequences, ids=ids or [], layers=layers or [], labelled=not unlabelled
+        )
 
 
 @app.command()

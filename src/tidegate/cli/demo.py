@@ -10,8 +10,8 @@ from rich.table import Table
 from tidegate.data.film import open_film
 from tidegate.report import DemoRecord, film_page
 from tidegate.train.demo import DEMO_SYSTEMS, DemoProgress, metrics, run_demo
+from tidegate.train.film_inspection import FLOWS
 from tidegate.train.folders import check_out, save_classifier, staged
-from tidegate.train.inspection import FLOWS
 
 __all__ = ["run", "table"]
 

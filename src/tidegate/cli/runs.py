@@ -1,4 +1,4 @@
-"""`tidegate compare` and `tidegate card`: what finished runs say of themselves."""
+"""`tidegate inspect`, `compare` and `card`: what finished runs say of themselves."""
 
 from pathlib import Path
 
@@ -6,11 +6,12 @@ from rich.console import Console
 from rich.table import Table
 
 from tidegate.errors import InputValueError
+from tidegate.report.run_words import verdict
 from tidegate.train.card import model_card
 from tidegate.train.checkpoint import write_whole
 from tidegate.train.run import Run, load_run
 
-__all__ = ["run_card", "run_compare"]
+__all__ = ["run_card", "run_compare", "run_inspect"]
 
 
 def run_compare(console: Console, folders: list[Path]) -> None:
@@ -32,6 +33,26 @@ def run_card(console: Console, folder: Path, out: Path | None) -> None:
         console.print(card, markup=False, highlight=False, soft_wrap=True)
         return
     write_whole(out, card.encode())
+    console.print(f"Written to {out}.")
+
+
+def run_inspect(
+    console: Console,
+    folder: Path,
+    data: list[str],
+    out: Path,
+    *,
+    sequences: int | None,
+    ids: list[str],
+    layers: list[int],
+    labelled: bool,
+) -> None:
+    """The page of some sequences, and on the terminal what it says in short."""
+    run = load_run(folder)
+    record = run.inspect(
+        data, out, sequences=sequences, ids=ids, layers=layers, labelled=labelled, name=folder.resolve().name
+    )
+    console.print(verdict(record.check).sentence, markup=False, highlight=False)
     console.print(f"Written to {out}.")
 
 

@@ -127,22 +127,27 @@ def gate_health(
 
 
 @torch.no_grad()
-def health_of(ran: Ran) -> tuple[GateHealth, ...]:
-    """The health of every layer and direction of a run in evaluation mode that gave its gates out."""
+def health_of(ran: Ran, work: int | None = None) -> tuple[GateHealth, ...]:
+    """The health of every layer and direction of a run in evaluation mode that gave its gates out.
+
+    `work` is how much of T*B*H^3 each may cost to follow the gradient; some seconds if not given.
+    """
     healths = []
     for depth, (layer, records) in enumerate(zip(trace_of(ran).layers, ran.layers, strict=True)):
         directions = [layer] if layer.reverse is None else [layer, layer.reverse]
-        healths += [_health(depth, *pair) for pair in zip(directions, records, strict=True)]
+        healths += [
+            _health(depth, *pair, _WORK if work is None else work) for pair in zip(directions, records, strict=True)
+        ]
     return tuple(healths)
 
 
-def _health(depth: int, direction: DirectionTrace, record: Record) -> GateHealth:
+def _health(depth: int, direction: DirectionTrace, record: Record, work: int) -> GateHealth:
     sequences, units = direction.hidden.shape[1:]
     system, blocks = record.call.system, SYSTEMS[record.call.system].convention.blocks
     steps = _longest(direction)
     candidate = _seen(direction.candidate, direction).abs() if record.call.activation == "tanh" else None
     half_life = direction.half_life()
-    flow = _flow(direction, record)
+    flow = _flow(direction, record, work)
     update = _use(direction.update, direction, writes=True) if "update" in blocks else None
     reset = _use(direction.reset, direction, writes=False) if "reset" in blocks else None
     saturated = None if candidate is None else int((_share(candidate > 1 - _EDGE) >= _MOSTLY).sum())
@@ -172,10 +177,10 @@ def _longest(direction: DirectionTrace) -> int:
     return int(seen.new_zeros(steps + 1, batch).scatter_add_(0, piece, seen).max())
 
 
-def _flow(direction: DirectionTrace, record: Record) -> GradientFlow:
+def _flow(direction: DirectionTrace, record: Record, work: int) -> GradientFlow:
     """The gradient flow of the longest sequences, over as much as is affordable."""
     steps, sequences, units = direction.hidden.shape
-    affordable = max(1, _WORK // units**3)
+    affordable = max(1, work // units**3)
     lengths = torch.full((sequences,), steps) if direction.mask is None else direction.mask.sum(0).cpu()
     followed = max(1, min(_FOLLOWED, sequences, affordable // steps))
     longest = lengths.sort(descending=True, stable=True).indices[:followed].to(direction.hidden.device)

@@ -1,13 +1,11 @@
 """The film report: one record in, one HTML page out that needs no network, no server and no other file."""
 
-import json
-from importlib.resources import files
 from typing import Any
 
-from tidegate.extras import require
 from tidegate.report.axes import MARGIN_LEFT, MARGIN_RIGHT
 from tidegate.report.check import check_record
 from tidegate.report.curves import gradient_figures, smoothing_window, training_figures, zero_notes
+from tidegate.report.document import document
 from tidegate.report.findings import (
     GRADIENT_STEP,
     best,
@@ -34,23 +32,8 @@ def film_page(record: DemoRecord) -> str:
     Raises `InputValueError` if the record is not whole, `MissingExtraError` without the extra "report".
     """
     check_record(record)
-    jinja2 = require("jinja2", "report")
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_template),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page: str = environment.get_template("film.html").render(
-        **_words(record),
-        **_film(record),
-        css=_verbatim(_template("film.css")),
-        script=_verbatim(_template("edges.js") + _template("film.js")),
-        plotly=_verbatim(require("plotly.offline", "report").get_plotlyjs()),
-        figures=_verbatim(_embedded(_figures(record))),
-    )
-    return page
+    scripts = ("edges.js", "plots.js", "film.js")
+    return document("film.html", scripts, ("film.css",), _figures(record), {**_words(record), **_film(record)})
 
 
 def _words(record: DemoRecord) -> dict[str, Any]:
@@ -98,18 +81,3 @@ def _figures(record: DemoRecord) -> dict[str, Any]:
     initial, top = starts_in_memory(record), memory_top(record)
     by_system = {system.system: system_figures(system, record.film, initial, top) for system in record.systems}
     return {"film": by_system, "curves": gradient_figures(record) | training_figures(record)}
-
-
-def _template(name: str) -> str:
-    return files("tidegate.report").joinpath("template", name).read_text(encoding="utf-8")
-
-
-def _embedded(data: dict[str, Any]) -> str:
-    """JSON that may stand inside a script element, whatever the names in it are."""
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _verbatim(text: str) -> Any:
-    """Text that the template must not escape: ours, plotly's, or already safe."""
-    return require("markupsafe", "report").Markup(text)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tidegate.extras import require
 from tidegate.report.records import FilmRecord, Span
 
-__all__ = ["Picture", "SpanPictures", "data_uri", "frame_uris", "span_pictures"]
+__all__ = ["Picture", "SpanPictures", "data_uri", "frame_uris", "png_uri", "span_pictures"]
 
 #: Width of a large picture over its height; a span that is wide enough for two such pictures shows two.
 ASPECT = 1.25
@@ -40,6 +40,13 @@ def data_uri(frame: NDArray[np.uint8]) -> str:
     buffer = BytesIO()
     image.save(buffer, format="JPEG", quality=88, subsampling=0, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def png_uri(frame: NDArray[np.uint8]) -> str:
+    """A small frame (height, width, 3), RGB, as the data URI of a PNG: every pixel as it is."""
+    buffer = BytesIO()
+    require("PIL.Image", "report").fromarray(np.ascontiguousarray(frame)).save(buffer, format="PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def frame_uris(film: FilmRecord) -> list[str]:

@@ -15,7 +15,7 @@ from tidegate import __version__
 from tidegate.data.film import Film, FilmBatch
 from tidegate.nn.init import chrono_
 from tidegate.report.records import DemoRecord, FilmRecord, Span, SystemRecord
-from tidegate.train.inspection import Inspection, gates, inspect
+from tidegate.train.film_inspection import Inspection, gates, inspect
 from tidegate.train.loop import train_classifier
 from tidegate.train.models import ClassifierConfig, SequenceClassifier, SystemName
 

@@ -113,6 +113,15 @@ class Encoder(nn.Module):
         self.mean.copy_(torch.from_numpy(found.mean[self._numbers]))
         self.scale.copy_(torch.from_numpy(scale))
 
+    def learned(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(F,) each, the mean and the spread of the numbers in training; 0 for categories and where nothing varied."""
+        mean, spread = np.zeros(len(self.features)), np.zeros(len(self.features))
+        scale = self.scale.numpy()
+        share = _LENGTH / max(int((scale > 0).sum()), 1) ** 0.5
+        mean[self._numbers] = self.mean.numpy()
+        spread[self._numbers] = np.where(scale > 0, share / np.where(scale > 0, scale, 1), 0)
+        return mean, spread
+
     def forward(self, values: Shaped[Tensor, "T B F"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "T B E"]:
         """The inputs of the recurrent layer."""
         numbers = values[..., self._numbers]

@@ -19,12 +19,15 @@ from tidegate.data.known import label_as_known
 from tidegate.data.read import read
 from tidegate.data.sequences import Columns, Feature, Label, Sequences
 from tidegate.errors import FileError, FileMissingError, InputValueError
+from tidegate.report.run_page import run_page
+from tidegate.report.run_records import RunRecord
 from tidegate.train.batches import Batches
 from tidegate.train.checkpoint import Checkpoint, clear_unfinished, read_checkpoint, write_checkpoint, write_whole
 from tidegate.train.fingerprint import PLACES
-from tidegate.train.fitting import Fitted, evaluate, fit_model, new_model
+from tidegate.train.fitting import Fitted, evaluate, fit_model, new_model, threads
 from tidegate.train.folders import check_out
 from tidegate.train.forecast import forecast_for, task_from, with_target
+from tidegate.train.inspection import Asked, inspect
 from tidegate.train.keeper import Moment
 from tidegate.train.lanes import chunk_of
 from tidegate.train.marks import EDL, with_edl_label, with_held
@@ -78,6 +81,45 @@ class Run:
         """What the model says of new sequences, as the columns of a table; see `answers`."""
         pieces = list(answers(self.model, self.task, self.settings, self.read(data)))
         return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]} if pieces else {}
+
+    def inspect(
+        self,
+        data: Any,
+        out: str | Path | None = None,
+        *,
+        sequences: int | None = None,
+        ids: Sequence[str] = (),
+        layers: Sequence[int] = (),
+        labelled: bool = True,
+        name: str = "run",
+        **options: Any,
+    ) -> RunRecord:
+        """Look inside the network while it reads some sequences; with `out`, write it as one HTML page.
+
+        Args:
+            data: as for `read`; `options` are `read`'s, such as `y`, the labels of arrays in memory.
+            out: the page, written whole or not at all; what was there is replaced.
+            sequences: how many are shown: the longest, some answered right, some wrong. 6 if not given.
+            ids: those that are shown instead, by their names.
+            layers: which of stacked layers, from 0; all if empty.
+            labelled: whether the data hold the label that was trained on. Arrays in memory do if `y` is given.
+            name: what the page calls the run.
+
+        Raises:
+            InputValueError: `out` does not end in .html; there is no such sequence or layer; the data do not fit.
+            FileError: a file of the data is damaged, or `out` cannot be written.
+            MissingExtraError: with `out`, a package of the extra "report" is not installed.
+        """
+        if out is not None and Path(out).suffix.lower() != ".html":
+            raise InputValueError(f"out must end in .html; got {str(out)!r}")
+        asked = Asked(sequences, tuple(ids), tuple(layers))
+        named = isinstance(data, Sequences) or hasattr(data, "__arrow_c_stream__") or _paths(data) is not None
+        found = self.read(data, label=labelled and (named or "y" in options), **options)
+        with threads(self.settings.threads):
+            record = inspect(self.model, self.task, self.facts, found, asked, name=name, time=self.settings.time)
+        if out is not None:
+            write_whole(Path(out), run_page(record).encode())
+        return record
 
     def score(self, data: Any, **options: Any) -> dict[str, float]:
         """The loss and the metrics on sequences whose label is known; `options` are `read`'s, such as `y`."""
