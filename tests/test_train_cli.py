@@ -30,8 +30,11 @@ def tidegate(*words, code=0):
 def test_train_and_predict(tmp_path):
     told = tidegate("train", "symbols.csv", "--out", tmp_path / "run", *QUICK).output
     assert "classify: answer" in told
-    assert "best after" in told
+    assert "2 epochs, and as many more with the validation part" in " ".join(told.split())
     assert "accuracy" in told
+    card = tidegate("card", tmp_path / "run").output
+    assert "The validation part's scores are of a network that had not learned it" in " ".join(card.split())
+    assert "best after" in tidegate("train", "sums.csv", "--out", tmp_path / "numbers", *QUICK).output
     done = tidegate("predict", tmp_path / "run", "symbols.csv", "--out", tmp_path / "table.csv")
     assert "48 rows written to" in done.output
     with (tmp_path / "table.csv").open(newline="") as file:

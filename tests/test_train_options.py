@@ -47,7 +47,7 @@ def typed(one: dataclasses.Field) -> tuple[list[str], Any]:
         return [flag], True
     if isinstance(default, tuple) or one.name == "features":
         return [flag, "one", flag, "two words"], ["one", "two words"]
-    if isinstance(default, int) or one.name in ("threads", "chunk", "horizon"):
+    if isinstance(default, int) or one.name in ("threads", "chunk", "horizon", "patience"):
         return [flag, "7"], 7
     if isinstance(default, float) or one.name in ("edl_rate", "write_budget"):
         return [flag, "0.25"], 0.25

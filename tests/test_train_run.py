@@ -32,7 +32,7 @@ def _reading(monkeypatch):
 
 
 def settings_for(name="symbols.csv", **changed):
-    return fitting_settings(**{"data": (name,), "label": "answer", "epochs": 2, **changed})
+    return fitting_settings(**{"data": (name,), "label": "answer", "epochs": 2, "patience": 30, **changed})
 
 
 def names(folder) -> list[str]:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tidegate.errors import InputValueError
+from tidegate.train.card import epochs_in_words
 from tidegate.train.cuts import is_cuts, write_cuts
 from tidegate.train.keeper import Moment
 from tidegate.train.predict import answers, write_table
@@ -56,8 +57,9 @@ class _Bars:
             self._bars.start()
             self._task = self._bars.add_task("", total=self._epochs, epoch="", told="")
         done = moment.epoch + moment.batch / max(moment.batches, 1)
-        self._bars.update(self._task, completed=done, epoch=f"{moment.epoch + 1}/{moment.epochs}")
-        if moment.scores is not None:
+        which = f"{moment.epoch + 1}/{moment.epochs}{', with the validation part' if moment.again else ''}"
+        self._bars.update(self._task, completed=done, epoch=which)
+        if moment.scores is not None and not moment.again:  # what has been learned says nothing
             told = _in_words(moment.scores)
             self._best = f"{moment.scores['loss']:.3f}" if moment.best else self._best
             self._bars.update(self._task, told=f"{told}; best {self._best}")
@@ -117,7 +119,7 @@ def _scores(run: Run) -> Table:
     for name in run.facts["validation"]:
         scores = [run.facts[part].get(name) for part in parts]
         table.add_row(name, *("" if score is None else f"{score:.4f}" for score in scores))
-    table.caption = f"best after {run.facts['best_epoch'] + 1} of {len(run.facts['history'])} epochs"
+    table.caption = epochs_in_words(run)
     table.caption_justify = "left"
     return table
 

@@ -7,7 +7,7 @@ from tidegate.nn.spec import NAMES
 from tidegate.train.forecast import Forecast
 from tidegate.train.run import Run
 
-__all__ = ["model_card"]
+__all__ = ["epochs_in_words", "model_card"]
 
 _TASKS = {
     "classify": "tells the class of a whole sequence",
@@ -67,8 +67,8 @@ def _learned(run: Run) -> Iterator[str]:
         yield ""
     yield (
         f"Loss {run.task.loss}, batches of {settings.batch_size}, learning rate {settings.learning_rate:g} "
-        f"({settings.schedule}), seed {settings.seed}; best after epoch {run.facts['best_epoch'] + 1} of "
-        f"{len(run.facts['history'])}, in {run.facts['seconds']:.0f} seconds."
+        f"({settings.schedule}), seed {settings.seed}; {epochs_in_words(run)}, in "
+        f"{run.facts['seconds']:.0f} seconds."
     )
     yield ""
 
@@ -87,8 +87,19 @@ def _scores(run: Run) -> Iterator[str]:
             data = run.facts["data"]
             yield f"| {part} | {data[part]:,} | {data[f'{part}_steps']:,} | {numbers} |"
     yield ""
-    yield "The validation part chose the epoch, so its scores flatter; the test part's do not."
+    if run.facts["again"]:
+        yield "The validation part's scores are of a network that had not learned it; the test part's are of this one."
+    else:
+        yield "The validation part chose the epoch, so its scores flatter; the test part's do not."
     yield ""
+
+
+def epochs_in_words(run: Run) -> str:
+    """How many epochs there were, and which counted."""
+    epochs = len(run.facts["history"])
+    if run.facts["again"]:
+        return f"{epochs} epochs, and as many more with the validation part"
+    return f"best after {run.facts['best_epoch'] + 1} of {epochs} epochs"
 
 
 def _limits(run: Run) -> Iterator[str]:

@@ -55,7 +55,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         budget_weight: float = 1.0,
         memory_steps: str | float = "auto",
         epochs: int = 200,
-        patience: int = 30,
+        patience: int | None = None,
         batch_size: int = 32,
         learning_rate: float = 3e-3,
         schedule: str = "cosine",

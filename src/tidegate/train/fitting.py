@@ -49,6 +49,8 @@ class Fitted:
     best_epoch: int
     #: The validation's loss and metrics with the best weights.
     validation: Mapping[str, float]
+    #: Whether the weights are others, that have learned the validation part too.
+    again: bool = False
 
 
 def new_model(sequences: Sequences, parts: Parts, task: Task, settings: Settings) -> SequenceModel:
@@ -109,12 +111,13 @@ def fit_model(
     resume: bool = False,
     progress: Callable[[Moment], None] | None = None,
     processes: Processes = ALONE,
+    to_the_end: bool = False,
 ) -> Fitted:
     """Train a `new_model` in place, or go on where `folder` left off; on the CPU, the same to the bit either way.
 
     Among several processes each takes its part of every batch; the first one writes and tells. Checkpoints go to
     `folder`, after every epoch: `last.safetensors`, from which to go on, and `best.safetensors`.
-    Scores go to the folder `logs` too, as TensorBoard reads them.
+    Scores go to the folder `logs` too, as TensorBoard reads them. With `to_the_end` the last epoch counts as the best.
 
     Raises:
         InputValueError: the data or settings are not those of the run to be resumed, or of another process; or
@@ -137,7 +140,7 @@ def fit_model(
                     f"data and options must be the same for every process; process {processes.rank} got others than 0"
                 )
         told = partial(alarms, model, sequences, parts.validation)
-        keeper = Keeper(train, folder, known, progress, told, processes)
+        keeper = Keeper(train, folder, known, progress, told, processes, to_the_end=to_the_end)
         if resume:
             assert folder is not None
             keeper.resume(learner, folder / "last.safetensors")

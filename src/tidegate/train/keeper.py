@@ -34,6 +34,9 @@ import lightning.pytorch as lightning  # noqa: E402
 
 __all__ = ["Keeper", "Moment", "Standing"]
 
+#: Epochs without a better one, if nobody says how many.
+_PATIENCE = 30
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -51,6 +54,8 @@ class Moment:
     best: bool = False
     #: What is wrong with the gates, each a line that was not told before; looked at after some epochs.
     alarms: tuple[str, ...] = ()
+    #: Whether it learns once more, with the validation part.
+    again: bool = False
 
 
 @dataclass(eq=False)
@@ -82,8 +87,12 @@ class Keeper(lightning.Callback):
         progress: Callable[[Moment], None] | None,
         alarmed: Callable[[], list[tuple[str, str]]],
         processes: Processes = ALONE,
+        *,
+        to_the_end: bool = False,
     ) -> None:
         self.batches, self.folder, self.fingerprint = batches, folder, fingerprint
+        #: Whether the last epoch counts as the best, and nothing but divergence stops it before.
+        self.to_the_end = to_the_end
         self.progress = progress if processes.rank == 0 else None
         self.processes = processes
         #: What is wrong with the gates now, by kind; asked after some epochs, and each kind told once.
@@ -180,7 +189,7 @@ class Keeper(lightning.Callback):
         standing.diverged = not all(bool(parameter.isfinite().all()) for parameter in pl_module.model.parameters())
         loss = scores["loss"] + scores.get("gate_loss", 0.0)
         better = math.isfinite(loss) and not standing.diverged
-        better = better and (standing.best_loss is None or loss < standing.best_loss)
+        better = better and (self.to_the_end or standing.best_loss is None or loss < standing.best_loss)
         if better:
             standing.best_epoch, standing.best_loss = standing.epoch, loss
         train_loss = float(np.mean(self._losses)) if self._losses else float("nan")
@@ -229,8 +238,9 @@ class Keeper(lightning.Callback):
 
     def _stops(self, settings: Settings) -> bool:
         """Whether nothing better is to be expected."""
-        standing = self.standing
-        return standing.diverged or standing.epoch - 1 - standing.best_epoch >= settings.patience
+        standing, patience = self.standing, _PATIENCE if settings.patience is None else settings.patience
+        waited = standing.epoch - 1 - standing.best_epoch >= patience
+        return standing.diverged or (waited and not self.to_the_end)
 
     def _tell(
         self,

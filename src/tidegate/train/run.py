@@ -24,7 +24,7 @@ from tidegate.report.run_records import RunRecord
 from tidegate.train.batches import Batches
 from tidegate.train.checkpoint import Checkpoint, clear_unfinished, read_checkpoint, write_checkpoint, write_whole
 from tidegate.train.fingerprint import PLACES
-from tidegate.train.fitting import Fitted, evaluate, fit_model, new_model, threads
+from tidegate.train.fitting import Fitted, evaluate, new_model, threads
 from tidegate.train.folders import check_out
 from tidegate.train.forecast import forecast_for, task_from, with_target
 from tidegate.train.inspection import Asked, inspect
@@ -34,6 +34,7 @@ from tidegate.train.marks import EDL, with_edl_label, with_held
 from tidegate.train.model import ModelConfig, SequenceModel
 from tidegate.train.predict import answers
 from tidegate.train.processes import ALONE, Processes, processes_here
+from tidegate.train.refit import fit_all
 from tidegate.train.settings import Settings, read_settings
 from tidegate.train.spans import Which, spans_of
 from tidegate.train.split import Parts, split, split_by_time
@@ -220,7 +221,7 @@ def _train(
         model = new_model(sequences, parts, task, settings)
     if folder is not None:
         processes.first(lambda: write_whole(folder / _CONFIG, settings.to_yaml().encode()))
-    fitted = fit_model(
+    fitted = fit_all(
         model,
         sequences,
         parts,
@@ -442,6 +443,7 @@ def _facts(
         },
         "parameters": sum(parameter.numel() for parameter in fitted.model.parameters()),
         "best_epoch": fitted.best_epoch,
+        "again": fitted.again,
         "validation": dict(fitted.validation),
         "test": dict(test.scores),
         "history": [dict(record) for record in fitted.history],

@@ -79,7 +79,11 @@ class Settings:
     budget_weight: float = option(1.0, "How much it counts what goes beyond the budget.")
     # ------------------------------------------------------------------ how it is learned
     epochs: int = option(200, "Times through the training part, at most.")
-    patience: int = option(30, "Epochs without a better validation loss before it stops.")
+    patience: int | None = option(
+        None,
+        "Epochs without a better validation loss before it stops; 30 if not given, but the last epoch counts where "
+        "fewer than 30 sequences would choose that of a classification.",
+    )
     batch_size: int = option(32, "Sequences a step of training.")
     learning_rate: float = option(3e-3, "The largest learning rate of the schedule.")
     schedule: str = option("cosine", "cosine, or constant, each after a warm-up.")
