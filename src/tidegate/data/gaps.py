@@ -11,7 +11,7 @@ from tidegate.data.rows import CHUNK
 from tidegate.data.sequences import Feature, Sequences
 from tidegate.errors import InputValueError
 
-__all__ = ["GAP", "Gaps", "gaps_in", "with_gaps"]
+__all__ = ["GAP", "Gaps", "gaps_in", "times_after", "with_gaps"]
 
 #: The feature: ln(1 + the time since the step before); missing at the first step of a sequence.
 GAP = Feature("time gap", "gap")
@@ -44,6 +44,14 @@ def gaps_in(times: NDArray[np.float64], stretches: Iterable[slice]) -> Gaps:
             total += float(gaps.sum())
             count += len(gaps)
     return Gaps(count, least, most, total / count) if count else Gaps(0, np.nan, np.nan, np.nan)
+
+
+def times_after(times: NDArray[np.float64], rows: slice, ahead: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The times of steps after the last of `rows`, if those before are evenly spaced; NaN otherwise."""
+    gaps = gaps_in(times, [rows])
+    gap = np.nan if gaps.vary or not gaps.count else gaps.mean
+    after: NDArray[np.float64] = times[rows.stop - 1] + ahead * gap
+    return after
 
 
 def with_gaps(sequences: Sequences) -> Sequences:

@@ -16,7 +16,7 @@ from tidegate.data.rows import Rows, chunks
 from tidegate.data.sequences import Columns, Feature, Label, Sequences
 from tidegate.errors import FileError, InputValueError
 
-__all__ = ["Level", "Per", "read_text"]
+__all__ = ["Level", "Per", "is_text", "read_text"]
 
 Level = Literal["bytes", "characters"]
 Per = Literal["file", "line"]
@@ -101,6 +101,12 @@ def read_text(
     if columns.label == NEXT:
         sequences = replace(sequences, label=_following(sequences))
     return as_asked(sequences, columns, known)
+
+
+def is_text(sequences: Sequences) -> bool:
+    """Whether a step is one of bytes or characters."""
+    features = sequences.features
+    return len(features) == 1 and features[0].kind == "category" and features[0].name in ("byte", "character")
 
 
 def _check_choice(name: str, value: str, choice: tuple[str, str]) -> None:

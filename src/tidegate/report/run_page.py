@@ -120,7 +120,7 @@ def _check_figure(check: Check) -> dict[str, Any]:
     most = max(
         [1.0 if check.classes else 0.1, *(max(one.forgotten_change, one.remembered_change) for one in check.sequences)]
     )
-    title = "probability that moved" if check.classes else "how far the answer moved, in spreads of the label"
+    title = "probability that moved" if check.classes else f"how far the answer moved, by {check.unit}"
     style = layout(
         xaxis=axis(range=[-0.02 * most, 1.02 * most], title={"text": title, "standoff": 4}, nticks=6)
         | ({"tickformat": ".0~%"} if check.classes else {}),

@@ -6,11 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "Ahead",
     "Answer",
+    "Beyond",
     "Check",
     "Checked",
     "DirectionRecord",
     "Flow",
+    "ForecastRecord",
     "Gate",
     "HealthRecord",
     "InputMap",
@@ -96,6 +99,44 @@ class Pictures:
 
 
 @dataclass(frozen=True, eq=False)
+class Ahead:
+    """What was forecast so many steps before, over the columns of the steps that it is about."""
+
+    steps: int
+    median: Series
+    #: (n,) the lowest of the lowest quantile and the highest of the highest in a column.
+    low: Numbers
+    high: Numbers
+
+
+@dataclass(frozen=True, eq=False)
+class Beyond:
+    """The last steps of a sequence, and what is forecast for those after its end."""
+
+    #: Of both; `bounds` count from the sequence's first step.
+    axis: TimeAxis
+    #: (n,) what came; NaN beyond the end.
+    came: Numbers
+    #: (n, Q) the quantiles, and (n,) their median; NaN before the end.
+    quantiles: Numbers
+    median: Numbers
+
+
+@dataclass(frozen=True, eq=False)
+class ForecastRecord:
+    """The forecasts of one sequence."""
+
+    horizon: int
+    quantiles: tuple[float, ...]
+    #: The mean absolute error of the medians, and of the last known value in their place; NaN where no value came.
+    error: float
+    naive_error: float
+    #: Of the next step, and of the farthest if that is another.
+    aheads: tuple[Ahead, ...]
+    beyond: Beyond
+
+
+@dataclass(frozen=True, eq=False)
 class Answer:
     """What the network says of a sequence, and what is right."""
 
@@ -111,8 +152,9 @@ class Answer:
     classes: tuple[str, ...] = ()
     shares: Numbers | None = None
     numbers: Line | None = None
-    #: The label over time: codes into `classes` (-1 for none of them), or numbers.
+    #: The label over time: codes into `classes` (-1 for none of them), or numbers; what is forecast, as it came.
     truth: Series | None = None
+    forecast: ForecastRecord | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,6 +257,8 @@ class Check:
     classes: bool
     #: Which state was asked, in words.
     moment: str
+    #: What changes of a number are told in, in words.
+    unit: str = "the label's spread"
 
 
 @dataclass(frozen=True)

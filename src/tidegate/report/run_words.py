@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.report.numbers import count, percent, scientific
-from tidegate.report.run_records import Check, DirectionRecord, RunRecord, SequenceRecord
+from tidegate.report.run_records import Check, DirectionRecord, ForecastRecord, RunRecord, SequenceRecord
 from tidegate.report.timelines import full_colour
 
 __all__ = ["Row", "Verdict", "finding_sentences", "notes_of", "question", "rows", "summary", "verdict"]
@@ -17,6 +17,7 @@ _QUESTIONS = {
     "label-steps": "tells the class of every step",
     "regress": "predicts a number for a whole sequence",
     "regress-steps": "predicts a number for every step",
+    "forecast": "forecasts one of its inputs",
 }
 #: A mean change up to this counts as left alone: probabilities of 5 % have moved, or a number by a 20th of its spread.
 LEFT_ALONE = 0.05
@@ -46,7 +47,10 @@ class Verdict:
 
 def question(record: RunRecord) -> str:
     """What the network does, as in "tells the class of a whole sequence"."""
-    return _QUESTIONS.get(record.question, record.question)
+    told, forecast = _QUESTIONS.get(record.question, record.question), record.sequences[0].answer.forecast
+    if forecast is None:
+        return told
+    return f"{told}, {count(forecast.horizon)} step{'' if forecast.horizon == 1 else 's'} ahead"
 
 
 def verdict(check: Check | None) -> Verdict:
@@ -76,10 +80,10 @@ def verdict(check: Check | None) -> Verdict:
         instead = f"{percent(remembered)} and {flips[1]}"
         short = f"{flips[0]} of {which} got another answer; without as many that it calls remembered, {flips[1]} did"
     else:
-        moved = f"{check.moment} by {forgotten:.3f} of the label's spread on average, over {which}"
+        moved = f"{check.moment} by {forgotten:.3f} of {check.unit} on average, over {which}"
         instead = f"{remembered:.3f}"
-        short = f"answers moved by {forgotten:.3f} spreads of the label; without as many that it calls remembered, by "
-        short += instead
+        short = f"answers moved by {forgotten:.3f} of {check.unit}; without as many that it calls "
+        short += f"remembered, by {instead}"
     numbers = (
         f"Held out, the steps that the map calls forgotten ({percent(held, 0)} of a sequence, {percent(small)} of the "
         f"state) moved {moved}; at most as many that it calls remembered ({percent(large, 0)} of the state): {instead}."
@@ -161,7 +165,7 @@ def _row(sequence: SequenceRecord, record: RunRecord) -> Row:
         sequence.name,
         sequence.why,
         count(sequence.axis.steps),
-        answer.told or answer.said if record.per_step else answer.said,
+        _error(answer.forecast) or answer.told or answer.said if record.per_step else answer.said,
         "–" if answer.label is None else answer.label,
         mark or (answer.told if not record.per_step else ""),
         update,
@@ -169,6 +173,16 @@ def _row(sequence: SequenceRecord, record: RunRecord) -> Row:
         percent(forward.initial),
         gradient,
     )
+
+
+def _error(forecast: ForecastRecord | None) -> str:
+    """How wrong forecasts were, in short; nothing where that is not known."""
+    if forecast is None or math.isnan(forecast.error):
+        return ""
+    told = f"MAE {forecast.error:.4g}"
+    if forecast.naive_error > 0:
+        told += f", {forecast.error / forecast.naive_error:.2f} of the naive forecast's"
+    return told
 
 
 def _mean(sequence: SequenceRecord, direction: DirectionRecord) -> float:

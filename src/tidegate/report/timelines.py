@@ -12,7 +12,16 @@ from tidegate.extras import require
 from tidegate.report.axes import MARGIN_RIGHT, axis, figure_json, layout
 from tidegate.report.maps import TOPS
 from tidegate.report.pictures import png_uri
-from tidegate.report.run_records import DirectionRecord, Gate, Line, SequenceRecord, Series, TimeAxis
+from tidegate.report.run_records import (
+    Beyond,
+    DirectionRecord,
+    ForecastRecord,
+    Gate,
+    Line,
+    SequenceRecord,
+    Series,
+    TimeAxis,
+)
 
 __all__ = ["direction_figures", "full_colour", "sequence_figures"]
 
@@ -25,12 +34,14 @@ _LEFT = 118
 _LINE, _AROUND = 84, 52
 #: Characters of a text that stand along the axis one by one.
 _LETTERS = 110
+#: Forecasts of the farthest step, beside those of the next.
+_FAR = "var(--opening)"
 #: Points that are marked one by one.
 _MARKED = 40
 
 
 def sequence_figures(sequence: SequenceRecord) -> dict[str, Figure]:
-    """The plots of a sequence: of "lines", "map", "pictures", "text" and "answer" those that there are."""
+    """The plots of a sequence: of "lines", "map", "pictures", "text", "answer" and "ahead" those that there are."""
     figures: dict[str, Figure] = {}
     if sequence.lines:
         figures["lines"] = _lines(sequence)
@@ -44,6 +55,9 @@ def sequence_figures(sequence: SequenceRecord) -> dict[str, Figure]:
         figures["answer"] = _classes(sequence)
     elif sequence.answer.numbers is not None:
         figures["answer"] = _number(sequence)
+    elif sequence.answer.forecast is not None:
+        figures["ahead"] = _beyond(sequence.answer.forecast.beyond)
+        figures["answer"] = _forecast(sequence.answer.forecast, sequence.answer.truth, sequence.axis)
     return figures
 
 
@@ -89,7 +103,11 @@ def _time(time: TimeAxis, *, titled: bool = False, **more: Any) -> dict[str, Any
     common = {"range": [low, high], "nticks": 9}
     common |= {"title": {"text": html.escape(time.title), "standoff": 4}} if titled else {}
     # columns of single steps have no halves
-    whole = {"tickformat": ",d", "dtick": max(1, _nice(time.steps / 9))} if time.title.startswith("step") else {}
+    whole = (
+        {"tickformat": ",d", "dtick": max(1, _nice(int(time.bounds[-1] - time.bounds[0]) / 9))}
+        if time.title.startswith("step")
+        else {}
+    )
     return axis(showgrid=False, **(common | whole | more))
 
 
@@ -270,7 +288,7 @@ def _input_map(sequence: SequenceRecord) -> Figure:
     shown = sequence.map
     assert shown is not None
     rows = len(shown.names)
-    every = -(-rows // 24)
+    every = -(-rows // 14)
     labels = [html.escape(_short(name)) for name in shown.names]
     own = np.where(np.isfinite(shown.values), shown.values, 0.0)
     heat = {
@@ -380,6 +398,47 @@ def _number(sequence: SequenceRecord) -> Figure:
     traces.append(_line(time, values.mean, "answer", "var(--gru)", hovertemplate="answer %{y:.5~g}<extra></extra>"))
     y = axis(nticks=5, exponentformat="power", tickfont={"size": 10})
     return _figure(traces, xaxis=_time(time), yaxis=y, hovermode="x", height=210)
+
+
+def _beyond(beyond: Beyond) -> Figure:
+    """The last steps, and a fan of quantiles that begins at the last value."""
+    time, quantiles, median = beyond.axis, beyond.quantiles.copy(), beyond.median.copy()
+    end = int(np.flatnonzero(np.append(np.isfinite(median), True))[0])
+    if end:
+        quantiles[end - 1] = median[end - 1] = beyond.came[end - 1]
+    few = quantiles.shape[1]
+    traces: list[dict[str, Any]] = []
+    for place in range(few // 2):
+        traces += _band(time, quantiles[:, place], quantiles[:, few - 1 - place], "var(--gru)", {})
+    traces.append(_came(time, beyond.came))
+    told = "forecast %{y:.5~g}<extra></extra>"
+    traces.append(_line(time, median, "forecast", "var(--gru)", hovertemplate=told))
+    edge = float(time.edges[end])
+    line = {"type": "line", "yref": "paper", "x0": edge, "x1": edge, "y0": 0, "y1": 1}
+    line |= {"line": {"width": 1, "color": "var(--muted)", "dash": "2px,3px"}}
+    y = axis(nticks=5, exponentformat="power", tickfont={"size": 10})
+    return _figure(traces, xaxis=_time(time, titled=True), yaxis=y, shapes=[line], hovermode="x", height=230)
+
+
+def _forecast(forecast: ForecastRecord, came: Series | None, time: TimeAxis) -> Figure:
+    """What was forecast of every step, some steps before it, beside what came."""
+    traces: list[dict[str, Any]] = []
+    far = forecast.aheads[-1]
+    if len(forecast.quantiles) > 1:
+        traces += _band(time, far.low, far.high, _FAR if len(forecast.aheads) > 1 else "var(--gru)", {})
+    if came is not None:
+        if time.steps_a_column > 1:
+            traces += _band(time, came.low, came.high, "var(--advert)", {})
+        traces.append(_came(time, came.mean))
+    for ahead, color in zip(reversed(forecast.aheads), (_FAR, "var(--gru)")[-len(forecast.aheads) :], strict=True):
+        told = f"{ahead.steps} ahead %{{y:.5~g}}<extra></extra>"
+        traces.append(_line(time, ahead.median.mean, f"{ahead.steps} ahead", color, hovertemplate=told))
+    y = axis(nticks=5, exponentformat="power", tickfont={"size": 10})
+    return _figure(traces, xaxis=_time(time), yaxis=y, hovermode="x", height=230)
+
+
+def _came(time: TimeAxis, values: Numbers) -> dict[str, Any]:
+    return _line(time, values, "came", "var(--advert)", hovertemplate="came %{y:.5~g}<extra></extra>")
 
 
 def _gates(gates: list[tuple[str, Gate, str]], time: TimeAxis) -> Figure:

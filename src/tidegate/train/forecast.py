@@ -82,6 +82,10 @@ class Forecast(Task):
         """The quantiles of how much each value ahead differs from the last known one; none crosses another."""
         return self._sorted(self._apart(answers))
 
+    def number(self, told: Tensor) -> Float[Tensor, "... h"]:
+        """The median."""
+        return told[..., self.median]
+
     def known_label(self) -> None:
         """Nothing: a reader is asked for no label, since it is a feature."""
         return

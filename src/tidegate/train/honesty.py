@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from tidegate.data.sequences import Sequences
 from tidegate.report.run_records import Check, Checked
+from tidegate.train.forecast import Forecast
 from tidegate.train.looking import DirectionView, Piece, columns_of, look, pieces
 from tidegate.train.model import SequenceModel
 from tidegate.train.tasks import Task
@@ -51,7 +52,8 @@ def check_map(model: SequenceModel, task: Task, sequences: Sequences, numbers: I
                 float(_steps(forgotten, bounds).mean()),
             )
         )
-    return Check(tuple(checked), without, LEAST, task.categories is not None, _moment_in_words(model, task))
+    unit = "the naive forecast's mean error" if isinstance(task, Forecast) else "the label's spread"
+    return Check(tuple(checked), without, LEAST, task.categories is not None, _moment_in_words(model, task), unit)
 
 
 def shares_of(model: SequenceModel, task: Task, sequences: Sequences, number: int) -> NDArray[np.float64]:
@@ -83,6 +85,8 @@ def _moment(model: SequenceModel, task: Task, steps: int) -> int:
 def _moment_in_words(model: SequenceModel, task: Task) -> str:
     if not task.per_step:
         return "the answer"
+    if isinstance(task, Forecast):
+        return "the forecast after the last step"
     return "the answer of the middle step" if model.config.bidirectional else "the answer of the last step"
 
 
@@ -107,9 +111,9 @@ def _told(task: Task, run: Iterable[Piece], moment: int) -> torch.Tensor:
 def _change(task: Task, told: torch.Tensor, without: torch.Tensor) -> tuple[float, bool]:
     """How far the answer went, and whether it became another class.
 
-    Of probabilities, half the sum of their changes: 0 for none, 1 for all of them. Of a number, over its spread.
+    Of probabilities, half the sum of their changes: 0 for none, 1 for all of them. Of a number, over its spread; of a
+    forecast, the mean of the medians' over all steps ahead.
     """
-    change = (without - told).abs()
     if task.categories is None:
-        return float(change.sum() / task.spread), False
-    return float(change.sum() / 2), bool(without.argmax() != told.argmax())
+        return float((task.number(without) - task.number(told)).abs().mean() / task.spread), False
+    return float((without - told).abs().sum() / 2), bool(without.argmax() != told.argmax())

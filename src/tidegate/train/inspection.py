@@ -28,6 +28,8 @@ from tidegate.report.run_records import (
     TimeAxis,
 )
 from tidegate.train.batches import Batches
+from tidegate.train.forecast import Forecast
+from tidegate.train.forecast_inspection import Foretold
 from tidegate.train.honesty import check_map
 from tidegate.train.looking import COLUMNS, Carrying, DirectionView, Piece, columns_of, flow, look, pieces, reduced
 from tidegate.train.model import SequenceModel
@@ -52,7 +54,15 @@ _ROWS, _ALL_ROWS, _POINTS, _CLASSES, _LIKELY = 128, 6144, 480, 12, 5
 _HEALTHY, _HEALTH_STEPS = 4, 1000
 #: Layers and directions that a page shows.
 _PLACES = 8
-_METRICS = {"accuracy": "Accuracy", "f1": "F1", "mae": "MAE", "rmse": "RMSE"}
+_METRICS = {
+    "accuracy": "Accuracy",
+    "f1": "F1",
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "naive_mae": "Naive MAE",
+    "relative_mae": "MAE / naive MAE",
+    "coverage": "Coverage",
+}
 
 
 @dataclass(frozen=True)
@@ -174,7 +184,7 @@ def _right(task: Task, told: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     """1 or 0 for a class, minus the error over its spread for a number."""
     if task.categories is not None:
         return (told.argmax(-1) == label).double()
-    return -(told - label).abs() / task.spread
+    return -(task.number(told) - label).abs() / task.spread
 
 
 def _named(sequences: Sequences, ids: Iterable[str]) -> list[tuple[int, str]]:
@@ -267,23 +277,30 @@ def _sequence(
     tails = {place: DirectionView(_tail_bounds(axis.steps, place[1]), model.config.hidden_size) for place in places}
     flows: dict[tuple[int, bool], NDArray[np.float64]] = {}
     told, said = [], torch.empty(0)
+    foretold = Foretold(task, sequences, number) if isinstance(task, Forecast) else None
     for piece in pieces(model, sequences, number):
         look(views, piece)
         if axis.steps_a_column > 1:
             look(tails, piece)
-        told.append(_on_the_way(model, task, piece))
-        said = task.told(piece.scores)
+        if foretold is not None:
+            foretold.add(piece)
+        else:
+            told.append(_on_the_way(model, task, piece))
+            said = task.told(piece.scores)
         if piece.batch.last:
             flows = {
                 place: flow(piece, place[0], backward=place[1], steps=max(1, followed)).double().numpy()
                 for place in places
             }
-    over_time = None if told[0] is None else np.concatenate([one for one in told if one is not None])
     shown = shown_inputs(sequences, number, axis, *model.encoder.learned())
     directions = tuple(
         _direction(model, axis, place, views[place], tails[place], flows[place], len(places), rows) for place in places
     )
-    answer = _answer(task, sequences, number, axis, over_time, said)
+    if foretold is not None:
+        answer = foretold.answer(axis, time or "seconds")
+    else:
+        over_time = None if told[0] is None else np.concatenate([one for one in told if one is not None])
+        answer = _answer(task, sequences, number, axis, over_time, said)
     shares = None
     if shown.text:
         a_step = directions[-1].share / np.diff(bounds)

@@ -40,12 +40,15 @@ def with_held(sequences: Sequences, edl: str, rate: float | None) -> Sequences:
     return replace(sequences, held=held)
 
 
-def with_edl_label(sequences: Sequences, rate: float | None) -> Sequences:
+def with_edl_label(sequences: Sequences, rate: float | None, *, needed: bool = True) -> Sequences:
     """The sequences with a class for every step: the name of the span that it lies in; NaN, not known, in none.
 
+    Where no list lies beside any recording, as they are, unless they are `needed`.
     Raises as `with_held`, and `FileError` for spans of different names that overlap.
     """
-    lists = _beside(sequences, rate, "label 'edl'")
+    lists = _beside(sequences, rate, "label 'edl'", needed=needed)
+    if not lists:
+        return sequences
     names = tuple(sorted({event.name for _, events in lists.values() for event in events}))
     values = np.full(int(sequences.offsets[-1]), np.nan)
     for number, (path, events) in lists.items():
@@ -100,7 +103,7 @@ def _own_rate(sequences: Sequences, number: int) -> float | None:
 _Lists = dict[int, tuple[Path, list[Event]]]
 
 
-def _beside(sequences: Sequences, rate: float | None, what: str) -> _Lists:
+def _beside(sequences: Sequences, rate: float | None, what: str, *, needed: bool = True) -> _Lists:
     """The lists that lie beside the recordings: one.edl, or one.mp4.edl, beside one.mp4."""
     _require_recordings(sequences, what)
     alike = len(sequences.files) == len(sequences) and all(
@@ -115,7 +118,7 @@ def _beside(sequences: Sequences, rate: float | None, what: str) -> _Lists:
             if path.is_file():
                 lists[number] = path, read_edl(path, rate, own=_own_rate(sequences, number))
                 break
-    if not lists:
+    if not lists and needed:
         first = Path(sequences.files[0]).with_suffix(".edl")
         raise FileMissingError(f"{what} needs a list beside some recording, such as {str(first)!r}; there is none")
     return lists

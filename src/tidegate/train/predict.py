@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tidegate.data.gaps import gaps_in
+from tidegate.data.gaps import times_after
 from tidegate.data.sequences import Sequences
 from tidegate.errors import InputValueError
 from tidegate.extras import require
@@ -91,21 +91,13 @@ def _beyond(model: SequenceModel, task: Forecast, sequences: Sequences, group: n
         "ahead": np.tile(ahead, len(group)),
     }
     if sequences.times is not None:
-        ends = [_after(sequences.times, sequences.rows(int(number)), ahead) for number in group]
+        ends = [times_after(sequences.times, sequences.rows(int(number)), ahead) for number in group]
         columns["time"] = np.concatenate(ends)
     columns["prediction"] = told[..., task.median].reshape(-1)
     for number, quantile in enumerate(task.quantiles):
         if number != task.median:
             columns[f"quantile_{quantile:g}"] = told[..., number].reshape(-1)
     return columns
-
-
-def _after(times: np.ndarray, rows: slice, ahead: np.ndarray) -> np.ndarray:
-    """The times of steps after the last, if those before are evenly spaced; NaN otherwise."""
-    gaps = gaps_in(times, [rows])
-    gap = np.nan if gaps.vary or not gaps.count else gaps.mean
-    after: np.ndarray = times[rows.stop - 1] + ahead * gap
-    return after
 
 
 def write_table(pieces: Iterator[Columns], path: str | Path) -> int:

@@ -18,6 +18,7 @@ from tidegate.data.gaps import GAP, gaps_in, with_gaps
 from tidegate.data.known import label_as_known
 from tidegate.data.read import read
 from tidegate.data.sequences import Columns, Feature, Label, Sequences
+from tidegate.data.text import is_text
 from tidegate.errors import FileError, FileMissingError, InputValueError
 from tidegate.report.run_page import run_page
 from tidegate.report.run_records import RunRecord
@@ -26,7 +27,7 @@ from tidegate.train.checkpoint import Checkpoint, clear_unfinished, read_checkpo
 from tidegate.train.fingerprint import PLACES
 from tidegate.train.fitting import Fitted, evaluate, new_model, threads
 from tidegate.train.folders import check_out
-from tidegate.train.forecast import forecast_for, task_from, with_target
+from tidegate.train.forecast import Forecast, forecast_for, task_from, with_target
 from tidegate.train.inspection import Asked, inspect
 from tidegate.train.keeper import Moment
 from tidegate.train.lanes import chunk_of
@@ -44,6 +45,8 @@ __all__ = ["Run", "Score", "fit", "load_run", "run_files", "train"]
 
 _CONFIG, _RUN, _MODEL, _CHECKPOINTS, _LOGS = "config.yaml", "run.json", "model.safetensors", "checkpoints", "logs"
 _FORMAT = "tidegate.run/1"
+#: Labels that are read from where files lie, from what lies beside them, and from what follows in them.
+_IN_NO_COLUMN = ("folder", EDL, "next")
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,9 @@ class Run:
             sequences: how many are shown: the longest, some answered right, some wrong. 6 if not given.
             ids: those that are shown instead, by their names.
             layers: which of stacked layers, from 0; all if empty.
-            labelled: whether the data hold the label that was trained on. Arrays in memory do if `y` is given.
+            labelled: whether the data hold the label that was trained on. Arrays in memory do if `y` is given; what is
+                forecast is an input, and always there. A label that lies in no column ("folder", "edl", "next") is
+                looked for, and may be missing.
             name: what the page calls the run.
 
         Raises:
@@ -114,13 +119,30 @@ class Run:
         if out is not None and Path(out).suffix.lower() != ".html":
             raise InputValueError(f"out must end in .html; got {str(out)!r}")
         asked = Asked(sequences, tuple(ids), tuple(layers))
-        named = isinstance(data, Sequences) or hasattr(data, "__arrow_c_stream__") or _paths(data) is not None
-        found = self.read(data, label=labelled and (named or "y" in options), **options)
+        found = self._with_what_is_known(data, options, labelled=labelled)
         with threads(self.settings.threads):
             record = inspect(self.model, self.task, self.facts, found, asked, name=name, time=self.settings.time)
         if out is not None:
             write_whole(Path(out), run_page(record).encode())
         return record
+
+    def _with_what_is_known(self, data: Any, options: Mapping[str, Any], *, labelled: bool) -> Sequences:
+        """Sequences with their label as far as it can be had."""
+        if isinstance(self.task, Forecast):
+            return self.read(data, label=True, **options)
+        named = isinstance(data, Sequences) or hasattr(data, "__arrow_c_stream__") or _paths(data) is not None
+        if not labelled or not (named or "y" in options):
+            return self.read(data, **options)
+        features, known = self.model.config.features, self.task.known_label()
+        found = _read(self.settings, data, features, known, options, label=True, needed=False)
+        if self.settings.label in _IN_NO_COLUMN and not _has_columns(found):
+            if found.label is None:
+                return found
+            # a folder, span or symbol that is no class of the network's says nothing of what is right
+            values = np.where(found.label.values < 0, np.nan, found.label.values)
+            found = replace(found, label=replace(found.label, values=values))
+        self.task.check(found)
+        return found
 
     def score(self, data: Any, **options: Any) -> dict[str, float]:
         """The loss and the metrics on sequences whose label is known; `options` are `read`'s, such as `y`."""
@@ -299,7 +321,9 @@ def _read(
     options: Mapping[str, Any],
     *,
     label: bool,
+    needed: bool = True,
 ) -> Sequences:
+    """Read as the settings say; unless it is `needed`, a label of edit decision lists may lack all of them."""
     asked = label or "y" in options
     if asked and known_label is None and settings.task.startswith("regress"):  # or whole numbers might pass for classes
         known_label = Label(settings.label or "label", np.empty(0), settings.task.endswith("-steps"))
@@ -319,7 +343,7 @@ def _read(
     options = {**settings.reader_options, **options}
     found: Sequences = read(data, columns=columns, known=own, known_label=known_label, **options)
     if named == EDL and found.recorded is not None:
-        found = with_edl_label(found, settings.edl_rate)
+        found = with_edl_label(found, settings.edl_rate, needed=needed)
         found = found if known_label is None else replace(found, label=label_as_known(found.label, known_label))
     if settings.hold_edl is not None and known is None:
         found = with_held(found, settings.hold_edl, settings.edl_rate)
@@ -329,6 +353,11 @@ def _read(
         assert target.label is not None
         found = with_change(target if label else found, target.label.name)
     return with_gaps(found) if known is not None and GAP in known else found
+
+
+def _has_columns(sequences: Sequences) -> bool:
+    """Whether they are no recordings and no text."""
+    return sequences.recorded is None and not is_text(sequences)
 
 
 def _features(settings: Settings) -> tuple[str, ...] | None:

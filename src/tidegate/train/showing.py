@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.data.sequences import Feature, Sequences
+from tidegate.data.text import is_text
 from tidegate.report.run_records import InputMap, Line, Pictures, Series, TimeAxis
 from tidegate.train.looking import reduced
 
-__all__ = ["Shown", "series", "shown_inputs", "time_axis"]
+__all__ = ["Shown", "axis_of_times", "series", "shown_inputs", "time_axis"]
 
 Numbers = NDArray[np.float64]
 
@@ -44,7 +45,7 @@ def shown_inputs(sequences: Sequences, number: int, axis: TimeAxis, mean: Number
     """One sequence's inputs; `mean` and `spread` are the training part's, (F,), with 0 for what does not vary."""
     features = sequences.features
     values = sequences.values[sequences.rows(number)]
-    if len(features) == 1 and features[0].kind == "category" and features[0].name in ("byte", "character"):
+    if is_text(sequences):
         start = max(0, axis.steps - _TEXT)
         return Shown(text=_symbols(features[0], np.asarray(values[start:, 0])), text_start=start)
     if all(_TILE.fullmatch(feature.name) for feature in features):
@@ -54,7 +55,8 @@ def shown_inputs(sequences: Sequences, number: int, axis: TimeAxis, mean: Number
     shown_categories = categories[:_LINES]
     lines = tuple(_category(features[place], values[:, place], axis) for place in shown_categories)
     if len(numbers) <= _LINES:
-        return Shown(lines=(*_number_lines(features, values, numbers, axis), *lines))
+        stamps = sequences.times is not None and _is_stamp(float(sequences.times[sequences.rows(number).start]))
+        return Shown(lines=(*_number_lines(features, values, numbers, axis, stamps=stamps), *lines))
     return Shown(lines=lines, map=_map(features, values, numbers, axis, mean, spread))
 
 
@@ -65,12 +67,20 @@ def series(values: NDArray[Any], axis: TimeAxis) -> Series:
 
 def time_axis(sequences: Sequences, number: int, bounds: NDArray[np.int64], name: str) -> TimeAxis:
     """The axis of a sequence: its times if they are known, `name` being what they are called; else its steps."""
-    times = None if sequences.times is None else np.asarray(sequences.times[sequences.rows(number)], np.float64)
-    if times is None or (len(times) > 1 and times[0] == times[-1]) or not np.isfinite(times).all():
-        return TimeAxis(bounds, bounds - np.float64(0.5), (bounds[:-1] + bounds[1:] - 1) / np.float64(2), "step")
+    if sequences.times is not None:
+        times = np.asarray(sequences.times[sequences.rows(number)], np.float64)
+        if (found := axis_of_times(times, bounds, name)) is not None:
+            return found
+    return TimeAxis(bounds, bounds - np.float64(0.5), (bounds[:-1] + bounds[1:] - 1) / np.float64(2), "step")
+
+
+def axis_of_times(times: Numbers, bounds: NDArray[np.int64], name: str) -> TimeAxis | None:
+    """The axis of steps at these times, (T,); None if they are all the same or not all known."""
+    if (len(times) > 1 and times[0] == times[-1]) or not np.isfinite(times).all():
+        return None
     duration = float(times[-1] - times[0])
     title, offset, unit = name, 0.0, 1.0
-    if _STAMPS[0] <= times[0] <= _STAMPS[1]:
+    if _is_stamp(float(times[0])):
         offset = float(times[0])
         unit, words = next(
             (size, words)
@@ -89,6 +99,11 @@ def time_axis(sequences: Sequences, number: int, bounds: NDArray[np.int64], name
     return TimeAxis(bounds, borders[bounds], reduced(times, bounds)[0], title)
 
 
+def _is_stamp(time: float) -> bool:
+    """Whether it is a moment of our days, in seconds since 1970."""
+    return _STAMPS[0] <= time <= _STAMPS[1]
+
+
 def _blockwise(values: NDArray[Any], axis: TimeAxis) -> tuple[Numbers, Numbers, Numbers, Numbers]:
     """Mean, lowest, highest and share of missing values of (T, F), (n, F) each; in bounded memory."""
     parts = []
@@ -102,11 +117,21 @@ def _blockwise(values: NDArray[Any], axis: TimeAxis) -> tuple[Numbers, Numbers, 
     return mean, low, high, missing
 
 
-def _number_lines(features: Sequence[Feature], values: NDArray[Any], places: list[int], axis: TimeAxis) -> list[Line]:
-    mean, low, high, missing = _blockwise(values[:, places], axis)
+def _number_lines(
+    features: Sequence[Feature], values: NDArray[Any], places: list[int], axis: TimeAxis, *, stamps: bool
+) -> list[Line]:
+    numbers = np.asarray(values[:, places], np.float64)
+    gaps = [at for at, place in enumerate(places) if features[place].kind == "gap"]
+    if gaps:
+        numbers[:, gaps] = np.expm1(numbers[:, gaps])  # the time itself, not its logarithm
+    mean, low, high, missing = _blockwise(numbers, axis)
+    steps = axis.bounds[1] - axis.bounds[0]
+    for at, place in enumerate(places):
+        if features[place].kind in ("gap", "change") and np.isnan(numbers[0, at]):
+            missing[0, at] = round(missing[0, at] * steps - 1) / steps  # before the first step is no step
     return [
         Line(
-            features[place].name,
+            f"{features[place].name} (s)" if at in gaps and stamps else features[place].name,
             Series(mean[:, at], low[:, at], high[:, at]),
             missing[:, at],
             boolean=features[place].kind == "boolean",
@@ -161,6 +186,9 @@ def _map(
         kept = np.sort(np.argsort(-moves, kind="stable")[:_ROWS])
         note += f"; the {_ROWS} of {len(places):,} inputs that vary most here"
         shown, normal, places = shown[kept], normal[kept], [places[at] for at in kept]
+    for at, place in enumerate(places):
+        if features[place].kind == "gap":
+            shown[at] = np.expm1(shown[at])  # the time itself, not its logarithm
     return InputMap(tuple(features[place].name for place in places), shown, np.clip((normal + 3) / 6, 0, 1), note)
 
 

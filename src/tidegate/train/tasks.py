@@ -108,6 +108,10 @@ class Task:
             return answers.float().softmax(-1)
         return answers.squeeze(-1).double() * self.spread + self.mean
 
+    def number(self, told: Tensor) -> Tensor:
+        """Of what the model says of a number, that which is nearest to it; all of it, unless there are quantiles."""
+        return told
+
     def known_label(self) -> Label | None:
         """The label as a reader is told of it."""
         return Label(self.label, np.empty(0), self.per_step, self.categories)

@@ -3,7 +3,7 @@
   "use strict";
   const radios = (name) => [...document.querySelectorAll(`input[name="${name}"]`)];
   const chosen = (name) => Number(radios(name).find((radio) => radio.checked)?.value ?? 0);
-  const panels = ["answer", "lines", "text", "pictures", "map", "gates", "update", "reset", "memory", "share", "tail", "held", "flow"];
+  const panels = ["ahead", "answer", "lines", "text", "pictures", "map", "gates", "update", "reset", "memory", "share", "tail", "held", "flow"];
   let figures;
 
   const show = () => {
