@@ -12,15 +12,19 @@ from unittest.mock import Mock, patch
 import numpy as np
 import torch
 
-from tests.train_helpers import first_symbol, fitting_settings, in_parts, sums
+from tests.train_helpers import first_symbol, fitting_settings, in_parts, sequences_of, sums
+from tidegate.data.derived import with_change
+from tidegate.data.gaps import with_gaps
 from tidegate.data.sequences import Label, Sequences
 from tidegate.errors import FileError, InputValueError
 from tidegate.train.batches import Batches
 from tidegate.train.fitting import Fitted, evaluate, fit_model, new_model
+from tidegate.train.forecast import forecast_for, with_target
 from tidegate.train.keeper import Moment
 from tidegate.train.processes import ALONE, Processes, processes_here
 from tidegate.train.settings import Settings
-from tidegate.train.tasks import task_for
+from tidegate.train.split import Parts, split_by_time
+from tidegate.train.tasks import Task, task_for
 
 __all__ = ["CASES", "curve", "fitted"]
 
@@ -31,6 +35,16 @@ def _hardly_known(sequences: Sequences) -> Sequences:
     assert label is not None
     values = np.where(np.arange(len(label.values)) % 3 == 0, label.values, np.nan)
     return replace(sequences, label=Label(label.name, values, label.per_step, label.categories))
+
+
+def _waves(lengths: tuple[int, ...], horizon: int) -> Sequences:
+    """A target with values missing, its change and uneven steps in time, to be forecast."""
+    rng = np.random.default_rng(6)
+    pieces = [np.sin(np.arange(length)[:, None] / 3) + rng.normal(0, 0.2, (length, 2)) for length in lengths]
+    for piece in pieces:
+        piece[rng.random(len(piece)) < 0.1, 0] = np.nan
+    times = np.concatenate([np.cumsum(rng.uniform(1, 9, length)) for length in lengths])
+    return with_gaps(with_change(with_target(sequences_of(pieces, times=times), "x0", horizon), "x0"))
 
 
 def _with_held(sequences: Sequences) -> Sequences:
@@ -58,6 +72,14 @@ CASES: dict[str, Callable[[], tuple[Sequences, Settings]]] = {
         _with_held(first_symbol(44, 14)),
         fitting_settings(hold="held", write_budget=0.2, bidirectional=True, num_layers=2),
     ),
+    "forecast": lambda: (
+        _waves((60, 90, 41, 12, 77), 4),
+        fitting_settings(task="forecast", label="x0", horizon=4, chunk=9, batch_size=3),
+    ),
+    "forecast in lanes": lambda: (
+        _waves((400,), 3),
+        fitting_settings(task="forecast", label="x0", horizon=3, lanes="3", chunk=20, epochs=2),
+    ),
     "gates taught in chunks": lambda: (
         _with_held(_hardly_known(first_symbol(24, 9))),
         fitting_settings(hold="held", write_budget=0.1, batch_size=1, chunk=3, variant="update-only", epochs=2),
@@ -65,10 +87,18 @@ CASES: dict[str, Callable[[], tuple[Sequences, Settings]]] = {
 }
 
 
+def _asked_of(sequences: Sequences, settings: Settings) -> tuple[Parts, Task]:
+    if settings.task == "forecast":
+        assert settings.horizon is not None
+        stretches = split_by_time(sequences, validation=0.2, test=0.2, horizon=settings.horizon)
+        return stretches, forecast_for(sequences, stretches.train, settings)
+    parts = in_parts(sequences)
+    return parts, task_for(sequences, parts.train, class_weights=settings.class_weights, loss=settings.loss)
+
+
 def fitted(sequences: Sequences, settings: Settings, processes: Processes = ALONE, **options: Any) -> Fitted:
     """A network that has learned half of the sequences."""
-    parts = in_parts(sequences)
-    task = task_for(sequences, parts.train, class_weights=settings.class_weights, loss=settings.loss)
+    parts, task = _asked_of(sequences, settings)
     model = new_model(sequences, parts, task, settings)
     return fit_model(model, sequences, parts, task, settings, processes=processes, **options)
 
@@ -76,7 +106,8 @@ def fitted(sequences: Sequences, settings: Settings, processes: Processes = ALON
 def curve(sequences: Sequences, settings: Settings, processes: Processes = ALONE) -> dict[str, Any]:
     """How it was learned: every epoch, which was best, and what it does with the rest."""
     done = fitted(sequences, settings, processes)
-    batches = Batches(sequences, in_parts(sequences).test, settings.batch_size, part=processes.part)
+    parts, _ = _asked_of(sequences, settings)
+    batches = Batches(sequences, parts.test, settings.batch_size, part=processes.part)
     test = evaluate(done.model, done.task, batches, settings, processes)
     return {"history": done.history, "best_epoch": done.best_epoch, "test": test}
 
