@@ -40,6 +40,7 @@ def home(tmp_path_factory) -> Path:
     write_table(home / "table.csv")
     write_table(home / "plain.csv", label=False)
     write_table(home / "other.csv", feature="height")
+    (home / "unseen.csv").write_text((home / "table.csv").read_text().replace(",yes", ",perhaps"))
     quick = Settings(
         data=(str(home / "table.csv"),), id="pump", time="at", label="fault",
         hidden_size=6, epochs=2, batch_size=8, threads=1,
@@ -96,6 +97,7 @@ def test_from_python_there_is_a_record_and_no_file(home, tmp_path, monkeypatch):
         (["run", "none.csv"], "none.csv"),
         (["run", "other.csv"], "level"),
         (["run", "plain.csv"], "fault"),
+        (["run", "unseen.csv"], "label 'fault' must have classes seen in training"),
         (["run", "table.csv", "--id", "pump99"], "there is no 'pump99': the nearest is 'pump9'"),
         (["run", "table.csv", "--layer", "3"], "layer must lie in 0..0; got 3"),
         (["run", "table.csv", "--sequences", "99"], "sequences must be a whole number in 1..24; got 99"),

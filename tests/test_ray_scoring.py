@@ -117,6 +117,39 @@ def test_a_cluster_answers_as_one_process(tmp_path, cluster, per_step):
     assert_same_rows(rows(pieces_here(folder, data)), rows(answers_of_cluster(folder, [data], cluster.address)))
 
 
+def series(path, seed):
+    """Rows of some series at uneven times, a value missing here and there, as a CSV file."""
+    rng = np.random.default_rng(seed)
+    lines = ["id,time,load,heat"]
+    for number, length in enumerate((40, 13, 70, 2, 55, 9, 31)):
+        now = 0.0
+        for step in range(length):
+            now += rng.uniform(1, 9)
+            load = "" if rng.random() < 0.1 else f"{100 + 20 * np.sin(step / 4) + rng.normal():.3f}"
+            lines.append(f"s{number},{now:.3f},{load},{rng.normal():.3f}")
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+def test_a_cluster_forecasts_as_one_process(tmp_path, cluster):
+    """What is made of other inputs, how the target changed and the time between steps, is there once, as here."""
+    settings = fitting_settings(
+        data=(series(tmp_path / "known.csv", 0),),
+        id="id",
+        time="time",
+        label="load",
+        task="forecast",
+        horizon=3,
+        epochs=2,
+    )
+    run = train(settings, tmp_path / "run")
+    assert [one.name for one in run.model.config.features] == ["load", "heat", "change of load", "time gap"]
+    data = series(tmp_path / "new.csv", 5)
+    there = rows(answers_of_cluster(tmp_path / "run", [data], cluster.address))
+    assert len(there["ahead"]) == 7 * 3
+    assert_same_rows(rows(pieces_here(tmp_path / "run", data)), there)
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_the_command_writes_the_same_file(trained, cluster, tmp_path, suffix, as_users_run_it):
     folder, data = trained

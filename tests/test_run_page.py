@@ -11,6 +11,9 @@ import pytest
 import torch
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from tests.test_forecast_inspection import data_of as forecast_data
+from tests.test_forecast_inspection import model_of as forecast_model
+from tests.test_forecast_inspection import task_of as forecast_task
 from tests.test_inspection import CLASSES, FACTS, NUMBER, NUMBERS, STEPS, data_of, model_of
 from tests.test_report import CHROMIUM, Elements
 from tests.train_helpers import sequences_of
@@ -193,10 +196,20 @@ KINDS = {
     "text": lambda: of_features([Feature("byte", "category", tuple(f"0x{byte:02x}" for byte in range(256)))]),
     "categories and gaps": lambda: of_features([Feature("x"), Feature("kind", "category", ("a", "b", "c"))]),
     "frames": lambda: of_features([Feature(f"row0_column0_{colour}") for colour in ("red", "green", "blue")]),
+    "forecast": lambda: forecast_record((14, 30, 9), 4),
+    "forecast, next": lambda: forecast_record((14, 1), 1, (0.5,)),
+    "forecast, long": lambda: forecast_record((900, 30), 600, (0.05, 0.2, 0.5, 0.8, 0.95)),
     "no label": lambda: inspect(
         model_of(CLASSES), CLASSES, FACTS, replace(data_of(CLASSES), label=None), Asked(sequences=2)
     ),
 }
+
+
+def forecast_record(
+    lengths: tuple[int, ...], horizon: int, quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
+) -> RunRecord:
+    task, data = forecast_task(horizon, quantiles), forecast_data(lengths, horizon, 0.1, "even")
+    return inspect(forecast_model(task, data), task, FACTS, data, time="at")
 
 
 def of_features(features: list[Feature]) -> RunRecord:
@@ -273,7 +286,8 @@ def test_a_browser_draws_every_kind_of_page_whole(browser, tmp_path, kind):
     assert ("plot-reset" in seen) == (gated and kind != "update-only")
     assert ("plot-flow" in seen) == (kind != "dense")
     assert ("plot-held" in seen) == (record.per_step and gated)
-    assert ("plot-tail" in seen) == (kind == "long")
+    assert ("plot-tail" in seen) == ("long" in kind)
+    assert ("plot-ahead" in seen) == kind.startswith("forecast")
     assert ("plot-answer" in seen) == (kind != "classes, both ways")
     inputs = {"many inputs": "map", "text": "text", "frames": "pictures"}.get(kind, "lines")
     assert f"plot-{inputs}" in seen

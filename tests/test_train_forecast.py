@@ -1,6 +1,7 @@
 """Forecasts: better than the last value where something can be known, and blind to what comes later."""
 
 import csv
+import json
 import math
 from functools import partial
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow.parquet import read_table as read_parquet
 from typer.testing import CliRunner
 
 import tidegate as tg
@@ -462,6 +464,20 @@ def test_the_command_line_from_end_to_end(tmp_path):
         rows = list(csv.DictReader(file))
     assert [row["ahead"] for row in rows] == ["1", "2", "3", "4", "5", "6"] * 2
     assert list(rows[0]) == ["id", "ahead", "time", "prediction", "quantile_0.05", "quantile_0.95"]
+    tidegate("predict", tmp_path / "run", data, "--out", tmp_path / "told.parquet")
+    tidegate("predict", tmp_path / "run", data, "--out", tmp_path / "told.jsonl")
+    columns = read_parquet(tmp_path / "told.parquet").to_pydict()
+    lines = [json.loads(line) for line in (tmp_path / "told.jsonl").read_text().splitlines()]
+    for number, row in enumerate(rows):
+        for name, text in row.items():
+            value = text if name == "id" else pytest.approx(float(text))
+            assert columns[name][number] == value
+            assert lines[number][name] == value
+    for words in ([], ["--unlabelled"]):  # what is forecast is an input: there is no data without it
+        page = tmp_path / f"page{len(words)}.html"
+        told = tidegate("inspect", tmp_path / "run", data, "--out", page, *words).output
+        assert "the forecast after the last step by" in " ".join(told.split())
+        assert "1 to 6 steps ahead" in page.read_text(encoding="utf-8")
     assert "forecast: load" in tidegate("compare", tmp_path / "run", tmp_path / "other").output
     assert "forecasts the next values" in tidegate("card", tmp_path / "run").output
     refused = tidegate("train", data, "--label", "load", "--task", "forecast", "--out", tmp_path / "none", code=2)

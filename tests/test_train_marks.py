@@ -243,6 +243,12 @@ def test_sound_labelled_by_lists_and_answered_in_lists(tmp_path, tidegate):
     assert "Written to" in told
     found, had = read_edl(tmp_path / "new.edl"), read_edl(tmp_path / "talk" / "0.edl")
     assert {one.name for one in found} == {"tone", "noise"}
+    tidegate("inspect", tmp_path / "run", tmp_path / "talk", "--out", tmp_path / "page.html")
+    assert "labelled steps" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "new.wav").write_bytes(new.read_bytes())  # and no list beside it
+    tidegate("inspect", tmp_path / "run", tmp_path / "plain", "--out", tmp_path / "plain.html")
+    assert "labelled steps" not in (tmp_path / "plain.html").read_text(encoding="utf-8")
     for moment in np.arange(0, had[-1].stop, 0.05):
         if all(abs(moment - one.stop) > 0.1 for one in had):
             now = [one.name for one in found if one.start <= moment < one.stop]

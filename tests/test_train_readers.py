@@ -74,6 +74,14 @@ def test_the_label_is_the_folder_that_a_file_lies_in(tmp_path, suffix):
     (answer,) = rows(tmp_path / "told.csv")
     assert (answer["id"], answer["prediction"]) == (f"new{suffix}", "second")
     assert run.score([str(tmp_path / "data")])["accuracy"] == 1
+    tidegate("inspect", tmp_path / "run", tmp_path / "data", "--out", tmp_path / "page.html")
+    assert "Right of 12 sequences here" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    shown = run.inspect(str(tmp_path / "data"), sequences=3).sequences
+    assert {(one.answer.said, one.answer.label) for one in shown} == {("first", "first"), ("second", "second")}
+    # a folder that is no class says nothing of what is right
+    tidegate("inspect", tmp_path / "run", tmp_path / f"new{suffix}", "--out", tmp_path / "new.html")
+    (one,) = run.inspect(str(tmp_path / f"new{suffix}")).sequences
+    assert (one.answer.said, one.answer.label, one.answer.right) == ("second", None, None)
 
 
 def test_a_language_model(tmp_path):
@@ -90,6 +98,11 @@ def test_a_language_model(tmp_path):
     told = rows(tmp_path / "told.csv")
     assert "".join(row["prediction"] for row in told[1:4] + told[5:]) == "abcb"
     assert {name for name in told[0] if name.startswith("probability_")} == {f"probability_{one}" for one in "abc"}
+    (tmp_path / "odd.txt").write_text("abcaxb\n")
+    tidegate("inspect", tmp_path / "run", tmp_path / "odd.txt", "--out", tmp_path / "page.html")
+    (one,) = run.inspect(str(tmp_path / "odd.txt")).sequences
+    assert "of 4 labelled steps" in one.answer.told  # x was never seen, and what follows b is not known
+    assert one.text == tuple("abca") + one.text[4:5] + ("b",)
 
 
 def test_fit_takes_them_too(tmp_path):
