@@ -96,7 +96,7 @@ class Batches:
             near = ordered[start : start + together]
             if self.sort:
                 near = near[np.argsort(self._lengths(near), kind="stable")]
-            groups += [near[at : at + self.batch_size] for at in range(0, len(near), self.batch_size)]
+            groups += np.array_split(near, -(-len(near) // self.batch_size))  # all alike: a batch of few is noise
         if self.shuffle is not None:
             order = np.random.default_rng([self.shuffle, self.epoch, 1]).permutation(len(groups))
             groups = [groups[at] for at in order]
