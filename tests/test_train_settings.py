@@ -42,7 +42,7 @@ FIELDS = {
     "task": st.sampled_from(["auto", "classify", "label-steps", "regress", "regress-steps"]),
     "loss": st.sampled_from(["auto", "cross-entropy", "mse", "mae", "huber", "pinball"]),
     "horizon": st.none(),
-    "quantiles": st.lists(st.floats(0.001, 0.999), max_size=3),
+    "quantiles": st.just([0.1, 0.5, 0.9]),
     "class_weights": st.sampled_from(["none", "balanced"]),
     "variant": st.sampled_from(["dense", "rnn", "update-only", "gru", "gru-reset-before", "gru-layer-norm"]),
     "hidden_size": COUNTS,
@@ -67,7 +67,7 @@ FIELDS = {
     "clip_norm": st.floats(0, 1e300),
     "seed": st.integers(0, 2**63 - 1),
     "precision": st.sampled_from(["32", "bf16"]),
-    "threads": st.none() | COUNTS,
+    "threads": st.none() | st.integers(1, 1024),
     "chunk": st.none() | COUNTS,
     "lanes": st.sampled_from(["auto", "1", "17"]),
     "recompute": st.booleans(),
@@ -83,6 +83,7 @@ def test_yaml_brings_back_every_field(tmp_path_factory, values):
     held = None if values["hold"] is not None else values["hold_edl"]  # one or the other
     unused: dict[str, Any] = {} if held is not None else {"edl_rate": None}
     unused |= {} if values["hold"] is not None or held is not None else {"hold_weight": 1.0}
+    unused |= {"test": 0.15} if values["test_data"] else {}
     unused |= {} if values["write_budget"] is not None else {"budget_weight": 1.0}
     settings = Settings(**{**values, "variant": "gru", "hold_edl": held, **unused})
     path = tmp_path_factory.getbasetemp() / "settings.yaml"
@@ -182,7 +183,8 @@ def test_a_wrong_type_is_refused(name, value, words):
         ("epochs", 0, "at least 1; got 0"),
         ("batch_size", -3, "at least 1"),
         ("chunk", 0, "at least 1"),
-        ("threads", 0, "at least 1"),
+        ("threads", 0, "in 1..1024; got 0"),
+        ("threads", 1025, "in 1..1024; got 1025"),
         ("learning_rate", 0, "above 0 and finite"),
         ("learning_rate", math.inf, "above 0 and finite"),
         ("learning_rate", math.nan, "above 0 and finite"),
@@ -221,6 +223,11 @@ def test_options_that_do_not_go_together_are_refused():
     assert_refused(lambda: Settings(edl_rate=25), InputValueError, words)
     words = "edl_rate must be a whole number of frames a second"
     assert_refused(lambda: Settings(edl_rate=12.5, label="edl"), InputValueError, words)
+    words = "quantiles must be given with task 'forecast' alone; got 0.2, 0.5"
+    assert_refused(lambda: Settings(quantiles=(0.2, 0.5)), InputValueError, words)
+    words = "test must not be given with test_data; got 0.3"
+    assert_refused(lambda: Settings(test=0.3, test_data=("more.csv",)), InputValueError, words)
+    Settings(test=0, test_data=("more.csv",))
     assert_refused(lambda: Settings(hold="a", hold_edl="b"), InputValueError, "hold_edl must not be given with hold")
 
 

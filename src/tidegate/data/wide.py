@@ -186,11 +186,12 @@ def _opened(path: Path, columns: Columns) -> _Wide:
             None if times is None else np.broadcast_to(times, x.shape[:2]),
             hold,
         )
-    if columns.label or columns.time:
-        raise InputValueError(
-            f"a .npy file holds one array, without labels or times; got columns.label={columns.label!r} and "
-            f"columns.time={columns.time!r} for {where}"
-        )
+    for name in ("label", "time"):
+        if asked := getattr(columns, name):
+            raise InputValueError(
+                f"a .npy file holds one array, without labels or times, which an .npz file may hold; got {name} "
+                f"{asked!r} for {where}"
+            )
     return _Wide(_three(_mapped(path), where, FileError), None, None, None)
 
 

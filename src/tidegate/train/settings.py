@@ -23,6 +23,11 @@ def option(default: Any, words: str) -> Any:
     return field(default=default, metadata={"help": words})
 
 
+#: What is forecast, and what is held out, where nobody says so.
+_QUANTILES = (0.1, 0.5, 0.9)
+_TEST = 0.15
+
+
 @dataclass(frozen=True)
 class Settings:
     """The choices of a run."""
@@ -50,13 +55,15 @@ class Settings:
     validation: float = option(
         0.15, "The share that tells when to stop: of the sequences, or of each one's steps when forecasting."
     )
-    test: float = option(0.15, "The share that is asked about only at the end, likewise; 0 where test_data is given.")
+    test: float = option(
+        _TEST, "The share that is asked about only at the end, likewise; none where test_data is given."
+    )
     gaps: str = option("auto", "Whether the time since the step before is an input: on, off, or auto, if it varies.")
     # ------------------------------------------------------------------ the question
     task: str = option("auto", "auto, classify, label-steps, regress, regress-steps or forecast.")
     loss: str = option("auto", "auto, cross-entropy, mse, mae, huber or pinball.")
     horizon: int | None = option(None, "Steps ahead that are forecast.")
-    quantiles: tuple[float, ...] = option((0.1, 0.5, 0.9), "Quantiles of a forecast; 0.5, the median, is among them.")
+    quantiles: tuple[float, ...] = option(_QUANTILES, "Quantiles of a forecast; 0.5, the median, is among them.")
     class_weights: str = option("none", "none or balanced.")
     # ------------------------------------------------------------------ the network
     variant: str = option("gru", "dense, rnn, update-only, gru, gru-reset-before or gru-layer-norm.")
@@ -116,6 +123,8 @@ class Settings:
             raise InputValueError(
                 f"validation and test must leave something to train on; got {self.validation} + {self.test}"
             )
+        if self.test_data and self.test not in (0.0, _TEST):
+            raise InputValueError(f"test must not be given with test_data; got {self.test}")
         self._check_pieces()
         self._check_teaching()
         self._check_forecast()
@@ -164,6 +173,10 @@ class Settings:
         if self.task != "forecast":
             if self.horizon is not None:
                 raise InputValueError(f"horizon must be given with task 'forecast' alone; got {self.horizon}")
+            if self.quantiles != _QUANTILES:
+                raise InputValueError(
+                    f"quantiles must be given with task 'forecast' alone; got {_listed(self.quantiles)}"
+                )
             return
         if self.horizon is None:
             raise InputValueError("horizon must say how many steps ahead to forecast; got None")
@@ -175,7 +188,7 @@ class Settings:
         if not rising or 0.5 not in self.quantiles:
             raise InputValueError(
                 "quantiles must be rising numbers between 0 and 1, with 0.5, the prediction, among them; got "
-                f"{', '.join(f'{one:g}' for one in self.quantiles) or 'none'}"
+                f"{_listed(self.quantiles)}"
             )
 
     @classmethod
@@ -224,7 +237,7 @@ _INFINITE = float("inf")
 _SHARE = (0, 1, "at least 0 and below 1")
 _COUNT = (1, _INFINITE, "at least 1")
 _SIZE = (0, _INFINITE, "at least 0 and finite")
-_COUNTS = ("hidden_size", "num_layers", "epochs", "batch_size", "patience", "threads", "chunk", "horizon")
+_COUNTS = ("hidden_size", "num_layers", "epochs", "batch_size", "patience", "chunk", "horizon")
 #: At least, below, and both in words.
 _RANGES: dict[str, tuple[float, float, str]] = {
     **dict.fromkeys(_COUNTS, _COUNT),
@@ -234,6 +247,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     **dict.fromkeys(("weight_decay", "clip_norm", "hold_weight", "budget_weight"), _SIZE),
     "learning_rate": (sys.float_info.min, _INFINITE, "above 0 and finite"),
     "seed": (0, 2**63, "in 0..2**63 - 1"),
+    "threads": (1, 1025, "in 1..1024"),  # far more than there are cores ends the process without a word
 }
 
 
@@ -352,6 +366,10 @@ def _numbers(value: Any) -> Any:
     single = [one for piece in pieces for one in (piece.split(",") if isinstance(piece, str) else [piece])]
     read = [_coerced(one, float) for one in single]
     return _WRONG if any(one is _WRONG for one in read) else tuple(read)
+
+
+def _listed(numbers: tuple[float, ...]) -> str:
+    return ", ".join(f"{one:g}" for one in numbers) or "none"
 
 
 def _words(hint: Any) -> str:
