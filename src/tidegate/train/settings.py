@@ -138,8 +138,8 @@ class Settings:
             raise InputValueError(
                 f"chunk must not be given with bidirectional, which reads from the end too; got {self.chunk}"
             )
-        if self.lanes != "auto" and not (self.lanes.isdecimal() and int(self.lanes) >= 1):
-            raise InputValueError(f"lanes must be auto or a whole number of at least 1; got {self.lanes!r}")
+        if self.lanes != "auto" and not (self.lanes.isdecimal() and 1 <= int(self.lanes) < _COUNT[1]):
+            raise InputValueError(f"lanes must be auto or a whole number, {_COUNT[2]}; got {self.lanes!r}")
 
     def _check_teaching(self) -> None:
         for name in ("hold", "hold_edl", "write_budget"):
@@ -198,12 +198,8 @@ class Settings:
         Raises `InputValueError` for an unknown one, with the nearest known, and for one that is out of its range;
         `InputTypeError` for one that is of another type.
         """
-        names = [one.name for one in fields(cls)]
         for name in values:
-            if name not in names:
-                near = difflib.get_close_matches(str(name).replace("-", "_"), names, 1)
-                hint = f": did you mean {near[0]!r}?" if near else f"; known are {', '.join(names)}"
-                raise InputValueError(f"there is no option {name!r}{hint}")
+            _require_known(name)
         return cls(**{name: _as_setting(name, value) for name, value in values.items()})
 
     def to_dict(self) -> dict[str, Any]:
@@ -235,7 +231,7 @@ _GRID = re.compile(r"[0-9]{1,3}x[0-9]{1,3}")
 
 _INFINITE = float("inf")
 _SHARE = (0, 1, "at least 0 and below 1")
-_COUNT = (1, _INFINITE, "at least 1")
+_COUNT = (1, 2**31, "at least 1 and below 2**31")
 _SIZE = (0, _INFINITE, "at least 0 and finite")
 _COUNTS = ("hidden_size", "num_layers", "epochs", "batch_size", "patience", "chunk", "horizon")
 #: At least, below, and both in words.
@@ -244,8 +240,10 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     **dict.fromkeys(("dropout", "test", "write_budget"), _SHARE),
     **dict.fromkeys(("recurrent_dropout", "input_dropout", "candidate_dropout", "weight_dropout", "zoneout"), _SHARE),
     "validation": (sys.float_info.min, 1, "above 0 and below 1"),
-    **dict.fromkeys(("weight_decay", "clip_norm", "hold_weight", "budget_weight"), _SIZE),
-    "learning_rate": (sys.float_info.min, _INFINITE, "above 0 and finite"),
+    **dict.fromkeys(("clip_norm", "hold_weight", "budget_weight"), _SIZE),
+    # far more than these, and torch's step is no float32
+    "learning_rate": (sys.float_info.min, 1e6, "above 0 and below 1e6"),
+    "weight_decay": (0, 1e6, "at least 0 and below 1e6"),
     "seed": (0, 2**63, "in 0..2**63 - 1"),
     "threads": (1, 1025, "in 1..1024"),  # far more than there are cores ends the process without a word
 }
@@ -264,7 +262,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileMissingError: there is no such file.
-        FileError: it is not YAML, or not options by their names.
+        FileError: it is not YAML, or not options by their names, or one is of another type.
     """
     yaml = require("yaml", "train")
     path = Path(path)
@@ -282,6 +280,11 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     for name, value in values.items():
         if (plain := name.replace("-", "_")) in told:
             raise FileError(f"{str(path)!r} must name each option once; it names {plain!r} twice")
+        try:
+            _require_known(plain)
+            _as_setting(plain, value)
+        except (InputValueError, InputTypeError) as error:
+            raise FileError(f"{str(path)!r}: {error}") from error
         told[plain] = value
     return told
 
@@ -319,6 +322,15 @@ def _dumper(yaml: ModuleType) -> Any:
 
     Dumper.add_representer(str, represent)
     return Dumper
+
+
+def _require_known(name: str) -> None:
+    """Refuse an option that there is not, with the nearest that there is."""
+    names = [one.name for one in fields(Settings)]
+    if name not in names:
+        near = difflib.get_close_matches(str(name).replace("-", "_"), names, 1)
+        hint = f": did you mean {near[0]!r}?" if near else f"; known are {', '.join(names)}"
+        raise InputValueError(f"there is no option {name!r}{hint}")
 
 
 _WRONG = object()
