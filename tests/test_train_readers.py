@@ -149,5 +149,5 @@ def test_what_is_said_of_a_test_part_is_heard_or_refused():
     told = partial(learn, which, test_data=signals)
     words = "test must not be given with test_data; got 0.3"
     assert_refused(lambda: told(test_label=which, test=0.3), InputValueError, words)
-    assert_refused(told, InputValueError, "labels must be given beside arrays, which have no column 'label'; got none")
+    assert_refused(told, InputValueError, r"labels \(y\) must be given beside arrays")
     assert told(test_label=which, test=0.0).facts["data"]["test"] == 20

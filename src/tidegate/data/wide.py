@@ -114,7 +114,9 @@ def of_arrays(
         InputValueError: shapes do not fit together, a sequence has no step, or a number is infinite.
     """
     if columns.label is not None and y is None:
-        raise InputValueError(f"labels must be given beside arrays, which have no column {columns.label!r}; got none")
+        raise InputValueError(
+            f"labels (y) must be given beside arrays, which have no column {columns.label!r}; got none"
+        )
     if isinstance(x, np.ndarray) and x.dtype != object:
         _require_numbers(x, "x")
         part = _Wide(_three(x, "x"), None, None, None)
