@@ -158,7 +158,7 @@ def test_there_are_no_columns(tmp_path):
     path = write(tmp_path, HEAD + "1:a\n")
     plain = write(tmp_path, "@data\n1,2\n", "plain.ts")
     assert_refused(lambda: read(plain, columns=Columns(label="y")), FileError, "plain.ts' must have a label, with")
-    assert_refused(lambda: read(path, columns=Columns(id="id")), InputValueError, "got columns.id='id'")
+    assert_refused(lambda: read(path, columns=Columns(id="id")), InputValueError, "got id 'id'")
 
 
 def test_damaged_files_are_read_or_refused(tmp_path):

@@ -43,6 +43,24 @@ def test_other_kinds_of_files(tmp_path):
     refused(csv(tmp_path, "x\n1\n", "csv.parquet"), r"csv\.parquet' cannot be read")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        ("a.csv", "id;t;x\n1;0;2.5\n", r"a\.csv', line 1: cells must be parted by commas; they are by semicolons"),
+        ("a.csv", '"id";"x"\n"1";2,5\n', "parted by commas; they are by semicolons"),
+        ("a.csv", "id\tx\n1\t2\n", "parted by commas; they are by tabs"),
+        ("a.tsv", "id,x\n1,2\n", "parted by tabs; they are by commas"),
+    ],
+)
+def test_cells_that_are_parted_otherwise(tmp_path, name, text, sentence):
+    refused(csv(tmp_path, text, name), sentence)
+
+
+def test_one_column_may_have_any_name(tmp_path):
+    for name in ("a;b", '"a,b"', '"a;b,c"'):
+        assert len(read_table(csv(tmp_path, f"{name}\n1\n2\n"), ALL).features) == 1
+
+
 def test_a_file_named_twice(tmp_path):
     path = csv(tmp_path, "x\n1\n")
     refused([path, str(tmp_path / "*.csv")], "is named twice", error=InputValueError)

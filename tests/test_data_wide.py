@@ -241,7 +241,11 @@ def test_headers_that_look_like_those_of_python_2_give_no_warning(tmp_path):
 
 
 def test_a_label_that_is_named_must_be_given():
-    assert_refused(lambda: read(np.zeros((2, 2)), columns=Columns(label="kind")), InputValueError, "y is not given")
+    assert_refused(
+        lambda: read(np.zeros((2, 2)), columns=Columns(label="kind")),
+        InputValueError,
+        r"labels \(y\) must be given",
+    )
     assert read(np.zeros((2, 2)), y=["a", "b"], columns=Columns(label="kind")).label.name == "kind"
 
 

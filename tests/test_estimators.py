@@ -1,5 +1,6 @@
 """GRUClassifier and GRURegressor: what scikit-learn asks of an estimator, and sequences of all forms."""
 
+import dataclasses
 import pickle
 from typing import Any
 
@@ -14,6 +15,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import tidegate as tg
 from tidegate.errors import InputValueError
+from tidegate.train.settings import Settings
 
 SMALL: dict[str, Any] = {"hidden_size": 4, "epochs": 2, "threads": 1, "random_state": 0}
 
@@ -109,3 +111,32 @@ def test_refusals_are_one_sentence():
         tg.GRUClassifier(**SMALL).fit(X, np.zeros(10))
     with pytest.raises(InputValueError, match="variant must be one of"):
         tg.GRUClassifier(**{**SMALL, "variant": "lstm"}).fit(X, y)
+
+
+#: Settings that say nothing of arrays with a label a sequence, or that scikit-learn has a way of its own for.
+NOT_PARAMETERS = {
+    "data", "id", "time", "label", "features", "categorical", "ignore", "level", "per", "encoding", "grid", "hold",
+    "hold_edl", "edl_rate", "hold_weight", "test_data", "test", "gaps", "task", "horizon", "quantiles", "lanes", "seed",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("estimator", [tg.GRUClassifier, tg.GRURegressor])
+def test_parameters_are_the_settings_with_their_defaults(estimator):
+    settings = {one.name: one.default for one in dataclasses.fields(Settings) if one.name not in NOT_PARAMETERS}
+    assert estimator().get_params() == settings | {"random_state": None}
+
+
+def test_every_parameter_reaches_the_run():
+    other: dict[str, Any] = {
+        "variant": "update-only", "hidden_size": 3, "num_layers": 2, "dropout": 0.1, "recurrent_dropout": 0.1,
+        "input_dropout": 0.1, "candidate_dropout": 0.1, "weight_dropout": 0.1, "zoneout": 0.1, "write_budget": 0.2,
+        "budget_weight": 2.0, "memory_steps": "5", "epochs": 1, "patience": 3, "batch_size": 8, "learning_rate": 0.01,
+        "schedule": "constant", "weight_decay": 0.1, "clip_norm": 2.0, "validation": 0.2, "class_weights": "balanced",
+        "loss": "cross-entropy", "precision": "bf16", "threads": 1, "chunk": 4, "recompute": True,
+    }  # fmt: skip
+    assert set(other) | {"bidirectional", "random_state"} == set(tg.GRUClassifier().get_params())
+    X, y = which_came_first(30)
+    run = tg.GRUClassifier(random_state=0, **other).fit(X, y).run_
+    assert {name: getattr(run.settings, name) for name in other} == other
+    run = tg.GRUClassifier(bidirectional=True, **SMALL).fit(X, y).run_
+    assert run.settings.bidirectional

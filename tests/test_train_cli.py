@@ -88,3 +88,31 @@ def test_an_unknown_option_in_the_file_is_told_the_nearest(tmp_path):
     (tmp_path / "config.yaml").write_text("lerning_rate: 1")
     done = tidegate("train", "--config", tmp_path / "config.yaml", "--out", tmp_path / "run", code=2)
     assert "there is no option 'lerning_rate': did you mean 'learning_rate'?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 9 TiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_memory_that_ends_is_one_sentence(tmp_path, monkeypatch, error):
+    def ended(*rest):
+        raise error
+
+    monkeypatch.setattr(runs, "new_model", ended)
+    done = tidegate("train", "symbols.csv", "--out", tmp_path / "run", *QUICK, code=1)
+    assert done.stderr == (
+        "tidegate: there is not enough memory: a smaller hidden_size, batch_size or chunk needs less\n"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_error_is_not_taken_for_memory(tmp_path, monkeypatch):
+    def broken(*rest):
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(runs, "new_model", broken)
+    done = CliRunner().invoke(app, ["train", "symbols.csv", "--out", str(tmp_path / "run"), *QUICK])
+    assert isinstance(done.exception, RuntimeError)

@@ -212,3 +212,11 @@ def test_the_encoder_takes_any_batch_and_dtype():
 
 def test_flags_for_another_number_of_features_are_refused():
     assert_refused(lambda: Encoder([CITY], []), InputValueError, "flagged must say of 1 features whether they are")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("large", [1e300, 1.5e308])
+def test_numbers_too_large_to_be_normalised_are_refused(large):
+    sequences = sequences_of([[[1.0, large], [2.0, -large]], [[3.0, large], [4.0, 0.0]]])
+    words = f"feature {sequences.features[1].name!r} must hold numbers whose squares are finite; it does not"
+    assert_refused(lambda: statistics(sequences, [0, 1]), InputValueError, words)

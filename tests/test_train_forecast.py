@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 from functools import partial
 
 import numpy as np
@@ -262,7 +263,7 @@ def test_a_target_that_cannot_be_learned_is_refused(pieces, words):
     ("options", "words"),
     [
         ({"horizon": None}, "horizon must say how many steps ahead to forecast; got None"),
-        ({"horizon": 0}, "horizon must be at least 1; got 0"),
+        ({"horizon": 0}, r"horizon must be at least 1 and below 2\*\*31; got 0"),
         ({"task": "auto"}, "horizon must be given with task 'forecast' alone; got 4"),
         ({"bidirectional": True}, "bidirectional must be off with task 'forecast'"),
         ({"quantiles": ()}, "quantiles must be rising numbers between 0 and 1, with 0.5, .* got none"),
@@ -346,6 +347,8 @@ def test_a_run_from_a_table_to_its_answers(tmp_path):
     card = model_card(loaded, "run")
     assert "the next 6 values of `load`, the quantiles 0.1, 0.5, 0.9 of each" in card
     assert "Each sequence is cut in time" in card
+    assert "The test part is one stretch of time: another could give another score." in card
+    assert not re.search(r"\b1 (sequences|steps|seconds)\b|(\d+) to \2 steps", card)
 
 
 @pytest.mark.usefixtures("as_users_run_it")

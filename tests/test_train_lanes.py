@@ -88,7 +88,7 @@ def test_a_sequence_that_is_asked_at_its_end_is_not_cut():
 
 @pytest.mark.parametrize("lanes", ["0", "-1", "2.5", "all", ""])
 def test_lanes_that_cannot_be_are_refused(lanes):
-    words = "lanes must be auto or a whole number of at least 1; got"
+    words = "lanes must be auto or a whole number, at least 1 and below"
     assert_refused(lambda: fitting_settings(lanes=lanes), InputValueError, words)
 
 

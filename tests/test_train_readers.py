@@ -1,6 +1,7 @@
 """What readers are told is told once, in training; the run tells it again when it reads what is new."""
 
 import csv
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from typer.testing import CliRunner
 
 import tidegate as tg
 from tests.data_writers import write_sound
+from tests.refusals import assert_refused
 from tidegate.cli.app import app
+from tidegate.errors import InputValueError
 from tidegate.train.run import load_run
 
 pytestmark = pytest.mark.usefixtures("as_users_run_it")  # typer gives None for what was not typed
@@ -133,3 +136,18 @@ def test_options_that_do_not_fit_the_files(tmp_path, words, told):
     done = tidegate("train", tmp_path / "data", "--out", tmp_path / "run", *words, *QUICK, code=2)
     assert told in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_what_is_said_of_a_test_part_is_heard_or_refused():
+    signals, which = np.random.default_rng(0).normal(size=(20, 4, 2)), np.arange(20) % 2
+    learn = partial(tg.fit, signals, epochs=1, hidden_size=2, threads=1)
+    words = "test_label must be given with test_data that have no label of their own; got "
+    assert_refused(lambda: learn(which, test_label=which), InputValueError, words + "no test_data")
+    forecast = partial(learn, "x0", task="forecast", horizon=1, test_data=signals)
+    assert_refused(lambda: forecast(test_label=which), InputValueError, words + "a forecast")
+    assert forecast().facts["test"]
+    told = partial(learn, which, test_data=signals)
+    words = "test must not be given with test_data; got 0.3"
+    assert_refused(lambda: told(test_label=which, test=0.3), InputValueError, words)
+    assert_refused(told, InputValueError, r"labels \(y\) must be given beside arrays")
+    assert told(test_label=which, test=0.0).facts["data"]["test"] == 20

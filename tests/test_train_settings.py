@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("as_users_run_it")  # what comes from YAML 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 SHARES = st.floats(0, 0.99)
-COUNTS = st.integers(1, 2**40)
+COUNTS = st.integers(1, 2**31 - 1)
 TEXTS = st.lists(TEXT, max_size=3)
 FIELDS = {
     "data": TEXTS,
@@ -42,7 +42,7 @@ FIELDS = {
     "task": st.sampled_from(["auto", "classify", "label-steps", "regress", "regress-steps"]),
     "loss": st.sampled_from(["auto", "cross-entropy", "mse", "mae", "huber", "pinball"]),
     "horizon": st.none(),
-    "quantiles": st.lists(st.floats(0.001, 0.999), max_size=3),
+    "quantiles": st.just([0.1, 0.5, 0.9]),
     "class_weights": st.sampled_from(["none", "balanced"]),
     "variant": st.sampled_from(["dense", "rnn", "update-only", "gru", "gru-reset-before", "gru-layer-norm"]),
     "hidden_size": COUNTS,
@@ -61,13 +61,13 @@ FIELDS = {
     "epochs": COUNTS,
     "patience": COUNTS,
     "batch_size": COUNTS,
-    "learning_rate": st.floats(1e-300, 1e300),
+    "learning_rate": st.floats(1e-300, 1e5),
     "schedule": st.sampled_from(["constant", "cosine"]),
-    "weight_decay": st.floats(0, 1e300),
+    "weight_decay": st.floats(0, 1e5),
     "clip_norm": st.floats(0, 1e300),
     "seed": st.integers(0, 2**63 - 1),
     "precision": st.sampled_from(["32", "bf16"]),
-    "threads": st.none() | COUNTS,
+    "threads": st.none() | st.integers(1, 1024),
     "chunk": st.none() | COUNTS,
     "lanes": st.sampled_from(["auto", "1", "17"]),
     "recompute": st.booleans(),
@@ -83,6 +83,7 @@ def test_yaml_brings_back_every_field(tmp_path_factory, values):
     held = None if values["hold"] is not None else values["hold_edl"]  # one or the other
     unused: dict[str, Any] = {} if held is not None else {"edl_rate": None}
     unused |= {} if values["hold"] is not None or held is not None else {"hold_weight": 1.0}
+    unused |= {"test": 0.15} if values["test_data"] else {}
     unused |= {} if values["write_budget"] is not None else {"budget_weight": 1.0}
     settings = Settings(**{**values, "variant": "gru", "hold_edl": held, **unused})
     path = tmp_path_factory.getbasetemp() / "settings.yaml"
@@ -179,14 +180,17 @@ def test_a_wrong_type_is_refused(name, value, words):
         ("recurrent_dropout", math.nan, "at least 0 and below 1; got nan"),
         ("validation", 0, "above 0 and below 1; got 0"),
         ("test", 1, "at least 0 and below 1"),
-        ("epochs", 0, "at least 1; got 0"),
+        ("epochs", 0, r"at least 1 and below 2\*\*31; got 0"),
+        ("horizon", 2**31, r"at least 1 and below 2\*\*31; got 2147483648"),
+        ("lanes", "2147483648", "auto or a whole number, at least 1 and below"),
         ("batch_size", -3, "at least 1"),
         ("chunk", 0, "at least 1"),
-        ("threads", 0, "at least 1"),
-        ("learning_rate", 0, "above 0 and finite"),
-        ("learning_rate", math.inf, "above 0 and finite"),
-        ("learning_rate", math.nan, "above 0 and finite"),
-        ("weight_decay", -1, "at least 0 and finite"),
+        ("threads", 0, "in 1..1024; got 0"),
+        ("threads", 1025, "in 1..1024; got 1025"),
+        ("learning_rate", 0, "above 0 and below 1e6"),
+        ("learning_rate", 1e6, "above 0 and below 1e6"),
+        ("learning_rate", math.nan, "above 0 and below 1e6"),
+        ("weight_decay", -1, "at least 0 and below 1e6"),
         ("clip_norm", math.inf, "at least 0 and finite"),
         ("seed", -1, "in 0..2"),
         ("seed", 2**63, "in 0..2"),
@@ -221,6 +225,11 @@ def test_options_that_do_not_go_together_are_refused():
     assert_refused(lambda: Settings(edl_rate=25), InputValueError, words)
     words = "edl_rate must be a whole number of frames a second"
     assert_refused(lambda: Settings(edl_rate=12.5, label="edl"), InputValueError, words)
+    words = "quantiles must be given with task 'forecast' alone; got 0.2, 0.5"
+    assert_refused(lambda: Settings(quantiles=(0.2, 0.5)), InputValueError, words)
+    words = "test must not be given with test_data; got 0.3"
+    assert_refused(lambda: Settings(test=0.3, test_data=("more.csv",)), InputValueError, words)
+    Settings(test=0, test_data=("more.csv",))
     assert_refused(lambda: Settings(hold="a", hold_edl="b"), InputValueError, "hold_edl must not be given with hold")
 
 
@@ -307,3 +316,16 @@ def test_reading_builds_no_objects(tmp_path):
     with pytest.raises(FileError):
         read_settings(tmp_path / "evil.yaml")
     assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("labell: x", "there is no option 'labell': did you mean 'label'"),
+        ("hidden-size: many", "hidden_size must be a whole number; got 'many'"),
+    ],
+)
+def test_a_wrong_option_is_told_with_its_file(tmp_path, text, words):
+    path = tmp_path / "settings.yaml"
+    path.write_text(text)
+    assert_refused(lambda: read_settings(path), FileError, f"settings.yaml': {words}")

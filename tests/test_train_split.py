@@ -79,6 +79,11 @@ def test_three_sequences_are_enough_and_two_are_not():
             InputValueError,
             f"data must hold more sequences to be split into train, validation and test; got {count}",
         )
+    assert_refused(
+        partial(split, unlabelled(3).only([0]), validation=0.15, test=0.15, seed=0),
+        InputValueError,
+        r"got 1 \(id names the column of a table that tells them apart\)$",
+    )
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,11 @@ def test_other_data_are_held_to_the_task():
     ):
         assert_refused(partial(task.check, other), InputValueError, "label 'answer' must be of the kind that")
     unseen = labelled([0, -1], ("a", "b"))
-    assert_refused(lambda: task.check(unseen), InputValueError, "must have classes seen in training, a, b; it has oth")
+    words = "must have classes seen in training, a, b; sequence 's1' has another"
+    assert_refused(lambda: task.check(unseen), InputValueError, words)
+    steps = task_of([0, 1], ("a", "b"), per_step=True, lengths=[2])
+    unseen = labelled([0, 1, -1], ("a", "b"), per_step=True, lengths=[1, 2])
+    assert_refused(lambda: steps.check(unseen), InputValueError, "a, b; sequence 's1', step 2 has another")
 
 
 def test_whether_anything_is_known_is_asked_of_some_sequences(monkeypatch):

@@ -227,7 +227,9 @@ def card(
 
 @contextmanager
 def _refusals(console: Console, interrupted: str = "Interrupted; nothing was written.") -> Iterator[None]:
-    """A refusal as one sentence and exit code 2, a failing disk as one and 1, an interrupt as one and 130."""
+    """A refusal as one sentence and exit code 2, a disk that fails or memory that ends as one and 1, an interrupt as
+    one and 130.
+    """
     try:
         yield
     except KeyboardInterrupt:
@@ -241,9 +243,19 @@ def _refusals(console: Console, interrupted: str = "Interrupted; nothing was wri
     except OSError as error:
         _tell(console, error)
         raise typer.Exit(1) from None
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        _tell(console, "there is not enough memory: a smaller hidden_size, batch_size or chunk needs less")
+        raise typer.Exit(1) from None
 
 
-def _tell(console: Console, error: Exception) -> None:
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether Python, NumPy or torch was refused memory; torch has no class of its own for that on the CPU."""
+    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+
+
+def _tell(console: Console, error: Exception | str) -> None:
     """The refusal, unless another process tells it."""
     told = Console(stderr=True, quiet=console.quiet)
     told.print(f"tidegate: {error}", style="red", markup=False, highlight=False, soft_wrap=True)

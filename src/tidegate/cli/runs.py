@@ -1,5 +1,6 @@
 """`tidegate inspect`, `compare` and `card`: what finished runs say of themselves."""
 
+import math
 from pathlib import Path
 
 from rich.console import Console
@@ -61,12 +62,18 @@ def _part(run: Run) -> str:
     return "test" if run.facts["test"] else "validation"
 
 
+def _scored(run: Run) -> tuple[str, int, int]:
+    """That part, with its sequences and their steps that were asked about."""
+    part = _part(run)
+    return part, run.facts["data"][part], run.facts["data"][f"{part}_steps"]
+
+
 def _table(runs: dict[str, Run]) -> Table:
     first = next(iter(runs.values()))
-    names = list(first.facts["validation"])
+    names = list(dict.fromkeys(name for run in runs.values() for name in run.facts["validation"]))
     judged = [name for name in names if name != "loss"][:1] or names[:1]
     lower = first.task.categories is None
-    ordered = sorted(runs.items(), key=lambda one: _score(one[1], judged[0]) * (1 if lower else -1))
+    ordered = sorted(runs.items(), key=lambda one: _rank(_score(one[1], judged[0]), lower=lower))
     table = Table(title=f"{first.task.name}: {first.task.label}", title_justify="left", title_style="bold")
     table.add_column("run")
     table.add_column("network")
@@ -77,7 +84,7 @@ def _table(runs: dict[str, Run]) -> Table:
     for folder, run in ordered:
         config = run.model.config
         layers = f"{config.num_layers}x{config.hidden_size}" if config.num_layers > 1 else str(config.hidden_size)
-        scores = [f"{_score(run, name):.4f}" for name in names]
+        scores = [f"{_score(run, name):.4f}" if name in run.facts[_part(run)] else "" for name in names]
         table.add_row(
             folder, f"{config.variant} {layers}", f"{run.facts['parameters']:,}", *scores, f"{run.facts['seconds']:.0f}"
         )
@@ -93,12 +100,17 @@ def _score(run: Run, name: str) -> float:
     return float("nan") if value is None else float(value)
 
 
+def _rank(score: float, *, lower: bool) -> tuple[bool, float]:
+    """Sorts the better score first, and one that is no number last."""
+    return math.isnan(score), score if lower else -score
+
+
 def _notes(runs: dict[str, Run]) -> list[str]:
     """What makes the comparison less than fair, and the settings that differ."""
     told = {folder: run.settings.to_dict() for folder, run in runs.items()}
     differing = [name for name in next(iter(told.values())) if len({repr(one[name]) for one in told.values()}) > 1]
     notes = [f"{name}: {', '.join(f'{folder} {one[name]!r}' for folder, one in told.items())}" for name in differing]
-    sizes = {run.facts["data"]["test"] for run in runs.values()}
-    if len(sizes) > 1 or len({_part(run) for run in runs.values()}) > 1:
-        notes.append("The runs were not scored on the same sequences: their scores do not compare exactly.")
+    parts = {_scored(run) for run in runs.values()}
+    if len(parts) > 1:
+        notes.append("The runs were not scored on the same steps: their scores do not compare exactly.")
     return notes

@@ -82,10 +82,9 @@ def read_archive(
         FileError: with file and line: what is not of the format, does not fit the header, or is infinite.
         FileMissingError, InputValueError: as `find_files` and `as_asked`.
     """
-    if columns.id or columns.time:
-        raise InputValueError(
-            f".ts files have no columns; got columns.id={columns.id!r} and columns.time={columns.time!r}"
-        )
+    for name in ("id", "time"):
+        if asked := getattr(columns, name):
+            raise InputValueError(f".ts files have no columns; got {name} {asked!r}")
     rows: Rows | None = None
     times: Rows | None = None
     lengths, labels, ids = [], [], []

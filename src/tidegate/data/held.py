@@ -25,9 +25,7 @@ def held_of(sequences: Sequences, name: str) -> NDArray[np.float64]:
         part = np.asarray(piece[:, place], np.float64)
         wrong = np.flatnonzero((part != 0) & (part != 1) & ~np.isnan(part))
         if len(wrong):
-            step = start + int(wrong[0])
-            number = int(np.searchsorted(sequences.offsets, step, side="right")) - 1
-            where = f"sequence {sequences.ids[number]!r}, step {step - int(sequences.offsets[number]) + 1}"
+            where = sequences.place(start + int(wrong[0]))
             raise InputValueError(_told(feature, f"{part[wrong[0]]:g} at {where}"))
         rows.append(part)
     return rows.finish()

@@ -122,6 +122,11 @@ class Sequences:
         """Where sequence `number` lies."""
         return slice(int(self.offsets[number]), int(self.offsets[number + 1]))
 
+    def place(self, row: int) -> str:
+        """Which step of which sequence a row is, in words."""
+        number = int(np.searchsorted(self.offsets, row, side="right")) - 1
+        return f"sequence {self.ids[number]!r}, step {row - int(self.offsets[number]) + 1}"
+
     def __iter__(self) -> Iterator[NDArray[Any]]:
         """The values of each sequence, (T, F)."""
         return (self.values[self.rows(number)] for number in range(len(self)))

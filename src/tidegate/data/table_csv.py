@@ -14,6 +14,7 @@ __all__ = ["CsvFile"]
 
 #: Bytes of CSV that are parsed at a time; no row may be longer.
 BLOCK = 1 << 22
+_PARTED = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 
 class CsvFile:
@@ -27,6 +28,8 @@ class CsvFile:
         self._check_encoding()
         with damage_told(path, self._told), self._stream() as stream:
             self.names = unique_names(path, self._reader(stream, {}).schema.names)
+        if len(self.names) == 1 and (told := self._parted_otherwise()):
+            raise FileError(told)
 
     def type_of(self, name: str) -> Any:  # noqa: ARG002
         """None: everything is text."""
@@ -109,12 +112,26 @@ class CsvFile:
             for line, cells in self._records():
                 expected = expected or len(cells)
                 if len(cells) != expected:
-                    return (
+                    return (expected == 1 and self._parted_otherwise()) or (
                         f"{str(self.path)!r}, line {line}: every row must have {expected} cells, as the first; "
                         f"this one has {len(cells)}"
                     )
         except (csv.Error, OSError, EOFError):
             return None
+        return None
+
+    def _parted_otherwise(self) -> str | None:
+        """The sentence for one column of what another separator would part, in its name and in the first row."""
+        try:
+            first = [self._delimiter.join(cells) for _, (_, cells) in zip(range(2), self._records(), strict=False)]
+        except (csv.Error, OSError, EOFError):
+            return None
+        for other in [one for one in _PARTED if one != self._delimiter]:
+            if len(first) == 2 and len({line.count(other) for line in first}) == 1 and other in first[0]:
+                return (
+                    f"{str(self.path)!r}, line 1: cells must be parted by {_PARTED[self._delimiter]}; they are by "
+                    f"{_PARTED[other]}"
+                )
         return None
 
     def _check_quotes(self, quotes: int) -> None:

@@ -114,7 +114,9 @@ def of_arrays(
         InputValueError: shapes do not fit together, a sequence has no step, or a number is infinite.
     """
     if columns.label is not None and y is None:
-        raise InputValueError(f"columns.label={columns.label!r} names the labels y; y is not given")
+        raise InputValueError(
+            f"labels (y) must be given beside arrays, which have no column {columns.label!r}; got none"
+        )
     if isinstance(x, np.ndarray) and x.dtype != object:
         _require_numbers(x, "x")
         part = _Wide(_three(x, "x"), None, None, None)
@@ -186,11 +188,12 @@ def _opened(path: Path, columns: Columns) -> _Wide:
             None if times is None else np.broadcast_to(times, x.shape[:2]),
             hold,
         )
-    if columns.label or columns.time:
-        raise InputValueError(
-            f"a .npy file holds one array, without labels or times; got columns.label={columns.label!r} and "
-            f"columns.time={columns.time!r} for {where}"
-        )
+    for name in ("label", "time"):
+        if asked := getattr(columns, name):
+            raise InputValueError(
+                f"a .npy file holds one array, without labels or times, which an .npz file may hold; got {name} "
+                f"{asked!r} for {where}"
+            )
     return _Wide(_three(_mapped(path), where, FileError), None, None, None)
 
 

@@ -54,10 +54,11 @@ def _learned(run: Run) -> Iterator[str]:
     part, apart = "", "No sequence is in two parts."
     if isinstance(run.task, Forecast):
         part, apart = "_steps", "Each sequence is cut in time: what is told at the end comes last."
+    shortest = "" if data["shortest"] == data["longest"] else f"{data['shortest']:,} to "
     yield "## What it learned from"
     yield ""
     yield (
-        f"{data['sequences']:,} sequences of {data['shortest']:,} to {data['longest']:,} steps, "
+        f"{_counted(data['sequences'], 'sequence')} of {shortest}{_counted(data['longest'], 'step')}, "
         f"{data['steps']:,} in all: {data[f'train{part}']:,} to learn from, {data[f'validation{part}']:,} to tell when "
         f"to stop, {data[f'test{part}']:,} that were asked about only at the end. {apart}"
     )
@@ -68,7 +69,7 @@ def _learned(run: Run) -> Iterator[str]:
     yield (
         f"Loss {run.task.loss}, batches of {settings.batch_size}, learning rate {settings.learning_rate:g} "
         f"({settings.schedule}), seed {settings.seed}; {epochs_in_words(run)}, in "
-        f"{run.facts['seconds']:.0f} seconds."
+        f"{_counted(round(run.facts['seconds']), 'second')}."
     )
     yield ""
 
@@ -104,13 +105,17 @@ def epochs_in_words(run: Run) -> str:
 
 def _limits(run: Run) -> Iterator[str]:
     data = run.facts["data"]
+    in_time = isinstance(run.task, Forecast)
     yield "## What is not known"
     yield ""
     if not run.facts["test"]:
-        yield "- It was not asked about sequences that had no part in training."
+        yield f"- It was not asked about {'steps' if in_time else 'sequences'} that had no part in training."
+    elif in_time:
+        yield "- The test part is one stretch of time: another could give another score."
     elif data["test"] < _FEW:
-        yield f"- The test part has {data['test']} sequences: another draw of it could give a score some points away."
-    yield f"- Sequences longer than {data['longest']:,} steps, the longest in training, were never seen."
+        count = _counted(data["test"], "sequence")
+        yield f"- The test part has {count}: another draw of it could give a score some points away."
+    yield f"- Sequences longer than {_counted(data['longest'], 'step')}, the longest of these, were never seen."
     yield "- Values far outside those of the training part, and sequences from another source, were never seen."
     if any(run.model.config.flagged):
         names = [
@@ -126,3 +131,7 @@ def _use(name: str) -> Iterator[str]:
     yield "```sh"
     yield f"tidegate predict {name} NEW_DATA --out answers.csv"
     yield "```"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -38,30 +38,38 @@ class Statistics:
 
 
 def statistics(sequences: Sequences, which: Which) -> Statistics:
-    """Mean and standard deviation of every feature over the steps of some sequences; read once, in bounded memory."""
+    """Mean and standard deviation of every feature over the steps of some sequences; read once, in bounded memory.
+
+    Raises `InputValueError` for a feature of numbers so large that these are not finite.
+    """
     spans = spans_of(sequences, which)
     width = len(sequences.features)
     count, mean, squares = np.zeros(width, np.int64), np.zeros(width), np.zeros(width)
     low, high = np.full(width, np.inf), np.full(width, -np.inf)
     missing = np.zeros(width, bool)
-    for place in range(len(spans)):
-        rows = spans.rows(sequences, place)
-        for start in range(rows.start, rows.stop, _ROWS):
-            part = np.asarray(sequences.values[start : min(start + _ROWS, rows.stop)], np.float64)
-            there = ~np.isnan(part)
-            missing |= ~there.all(0)
-            low, high = np.fmin(low, np.fmin.reduce(part)), np.fmax(high, np.fmax.reduce(part))
-            here = there.sum(0)
-            some = np.maximum(here, 1)
-            own = np.where(there, part, 0).sum(0) / some
-            rest = np.where(there, part - own, 0)
-            slip = rest.sum(0) / some  # what rounding took from the mean, which at a large offset is no small thing
-            own += slip
-            # Chan et al. 1983: two parts' means and sums of squares put together without cancellation
-            total = np.maximum(count + here, 1)
-            squares += ((rest - slip) ** 2 * there).sum(0) + (own - mean) ** 2 * count * here / total
-            mean += (own - mean) * here / total
-            count += here
+    with np.errstate(over="ignore", invalid="ignore"):  # refused below
+        for place in range(len(spans)):
+            rows = spans.rows(sequences, place)
+            for start in range(rows.start, rows.stop, _ROWS):
+                part = np.asarray(sequences.values[start : min(start + _ROWS, rows.stop)], np.float64)
+                there = ~np.isnan(part)
+                missing |= ~there.all(0)
+                low, high = np.fmin(low, np.fmin.reduce(part)), np.fmax(high, np.fmax.reduce(part))
+                here = there.sum(0)
+                some = np.maximum(here, 1)
+                own = np.where(there, part, 0).sum(0) / some
+                rest = np.where(there, part - own, 0)
+                slip = rest.sum(0) / some  # what rounding took from the mean, which at a large offset is no small thing
+                own += slip
+                # Chan et al. 1983: two parts' means and sums of squares put together without cancellation
+                total = np.maximum(count + here, 1)
+                squares += ((rest - slip) ** 2 * there).sum(0) + (own - mean) ** 2 * count * here / total
+                mean += (own - mean) * here / total
+                count += here
+    too_large = ~np.isfinite(mean) | ~np.isfinite(squares)
+    if too_large.any():
+        name = sequences.features[int(np.argmax(too_large))].name
+        raise InputValueError(f"feature {name!r} must hold numbers whose squares are finite; it does not")
     varies = high > low
     mean = np.where(varies | (count == 0), mean, low)
     return Statistics(count, mean, np.where(varies, np.sqrt(squares / np.maximum(count, 1)), 0.0), missing)

@@ -29,7 +29,7 @@ _SETTINGS = (
     "variant", "hidden_size", "num_layers", "bidirectional", "dropout", "recurrent_dropout", "input_dropout",
     "candidate_dropout", "weight_dropout", "zoneout", "write_budget", "budget_weight", "memory_steps", "epochs",
     "patience", "batch_size", "learning_rate", "schedule", "weight_decay", "clip_norm", "validation", "class_weights",
-    "loss", "threads", "chunk",
+    "loss", "precision", "threads", "chunk", "recompute",
 )  # fmt: skip
 
 
@@ -64,8 +64,10 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         validation: float = 0.15,
         class_weights: str = "none",
         loss: str = "auto",
+        precision: str = "32",
         threads: int | None = None,
         chunk: int | None = None,
+        recompute: bool = False,
         random_state: Any = None,
     ) -> None:
         self.variant = variant
@@ -91,8 +93,10 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         self.validation = validation
         self.class_weights = class_weights
         self.loss = loss
+        self.precision = precision
         self.threads = threads
         self.chunk = chunk
+        self.recompute = recompute
         self.random_state = random_state
 
     def _fit(self, X: Any, y: NDArray[Any], categories: tuple[str, ...] | None) -> None:

@@ -181,6 +181,7 @@ def fit(
     if forecast and not named:
         raise InputValueError("label must name the feature that is to be forecast; got labels of their own or None")
     paths, tests = _paths(data), _paths(test_data)
+    _check_tests(test_data, test_label, options, forecast=forecast)
     settings = Settings.from_dict(
         {**options, "data": paths or (), "test_data": tests or (), "label": label if named or forecast else "label"}
     )
@@ -191,6 +192,15 @@ def fit(
         given = {} if test_label is None else {"y": test_label}
         task_tests = (test_data, given)
     return _train(settings, out, sequences, task_tests, resume=resume, progress=progress)
+
+
+def _check_tests(data: Any, label: Any, options: Mapping[str, Any], *, forecast: bool) -> None:
+    """Refuse what would be said of a test part and not be heard; `Settings` knows of files alone."""
+    if label is not None and (data is None or forecast):
+        got = "no test_data" if data is None else "a forecast, whose label is a feature"
+        raise InputValueError(f"test_label must be given with test_data that have no label of their own; got {got}")
+    if data is not None and options.get("test"):
+        raise InputValueError(f"test must not be given with test_data; got {options['test']}")
 
 
 def train(

@@ -23,6 +23,11 @@ def option(default: Any, words: str) -> Any:
     return field(default=default, metadata={"help": words})
 
 
+#: What is forecast, and what is held out, where nobody says so.
+_QUANTILES = (0.1, 0.5, 0.9)
+_TEST = 0.15
+
+
 @dataclass(frozen=True)
 class Settings:
     """The choices of a run."""
@@ -50,13 +55,15 @@ class Settings:
     validation: float = option(
         0.15, "The share that tells when to stop: of the sequences, or of each one's steps when forecasting."
     )
-    test: float = option(0.15, "The share that is asked about only at the end, likewise; 0 where test_data is given.")
+    test: float = option(
+        _TEST, "The share that is asked about only at the end, likewise; none where test_data is given."
+    )
     gaps: str = option("auto", "Whether the time since the step before is an input: on, off, or auto, if it varies.")
     # ------------------------------------------------------------------ the question
     task: str = option("auto", "auto, classify, label-steps, regress, regress-steps or forecast.")
     loss: str = option("auto", "auto, cross-entropy, mse, mae, huber or pinball.")
     horizon: int | None = option(None, "Steps ahead that are forecast.")
-    quantiles: tuple[float, ...] = option((0.1, 0.5, 0.9), "Quantiles of a forecast; 0.5, the median, is among them.")
+    quantiles: tuple[float, ...] = option(_QUANTILES, "Quantiles of a forecast; 0.5, the median, is among them.")
     class_weights: str = option("none", "none or balanced.")
     # ------------------------------------------------------------------ the network
     variant: str = option("gru", "dense, rnn, update-only, gru, gru-reset-before or gru-layer-norm.")
@@ -116,6 +123,8 @@ class Settings:
             raise InputValueError(
                 f"validation and test must leave something to train on; got {self.validation} + {self.test}"
             )
+        if self.test_data and self.test not in (0.0, _TEST):
+            raise InputValueError(f"test must not be given with test_data; got {self.test}")
         self._check_pieces()
         self._check_teaching()
         self._check_forecast()
@@ -129,8 +138,8 @@ class Settings:
             raise InputValueError(
                 f"chunk must not be given with bidirectional, which reads from the end too; got {self.chunk}"
             )
-        if self.lanes != "auto" and not (self.lanes.isdecimal() and int(self.lanes) >= 1):
-            raise InputValueError(f"lanes must be auto or a whole number of at least 1; got {self.lanes!r}")
+        if self.lanes != "auto" and not (self.lanes.isdecimal() and 1 <= int(self.lanes) < _COUNT[1]):
+            raise InputValueError(f"lanes must be auto or a whole number, {_COUNT[2]}; got {self.lanes!r}")
 
     def _check_teaching(self) -> None:
         for name in ("hold", "hold_edl", "write_budget"):
@@ -164,6 +173,10 @@ class Settings:
         if self.task != "forecast":
             if self.horizon is not None:
                 raise InputValueError(f"horizon must be given with task 'forecast' alone; got {self.horizon}")
+            if self.quantiles != _QUANTILES:
+                raise InputValueError(
+                    f"quantiles must be given with task 'forecast' alone; got {_listed(self.quantiles)}"
+                )
             return
         if self.horizon is None:
             raise InputValueError("horizon must say how many steps ahead to forecast; got None")
@@ -175,7 +188,7 @@ class Settings:
         if not rising or 0.5 not in self.quantiles:
             raise InputValueError(
                 "quantiles must be rising numbers between 0 and 1, with 0.5, the prediction, among them; got "
-                f"{', '.join(f'{one:g}' for one in self.quantiles) or 'none'}"
+                f"{_listed(self.quantiles)}"
             )
 
     @classmethod
@@ -185,12 +198,8 @@ class Settings:
         Raises `InputValueError` for an unknown one, with the nearest known, and for one that is out of its range;
         `InputTypeError` for one that is of another type.
         """
-        names = [one.name for one in fields(cls)]
         for name in values:
-            if name not in names:
-                near = difflib.get_close_matches(str(name).replace("-", "_"), names, 1)
-                hint = f": did you mean {near[0]!r}?" if near else f"; known are {', '.join(names)}"
-                raise InputValueError(f"there is no option {name!r}{hint}")
+            _require_known(name)
         return cls(**{name: _as_setting(name, value) for name, value in values.items()})
 
     def to_dict(self) -> dict[str, Any]:
@@ -222,18 +231,21 @@ _GRID = re.compile(r"[0-9]{1,3}x[0-9]{1,3}")
 
 _INFINITE = float("inf")
 _SHARE = (0, 1, "at least 0 and below 1")
-_COUNT = (1, _INFINITE, "at least 1")
+_COUNT = (1, 2**31, "at least 1 and below 2**31")
 _SIZE = (0, _INFINITE, "at least 0 and finite")
-_COUNTS = ("hidden_size", "num_layers", "epochs", "batch_size", "patience", "threads", "chunk", "horizon")
+_COUNTS = ("hidden_size", "num_layers", "epochs", "batch_size", "patience", "chunk", "horizon")
 #: At least, below, and both in words.
 _RANGES: dict[str, tuple[float, float, str]] = {
     **dict.fromkeys(_COUNTS, _COUNT),
     **dict.fromkeys(("dropout", "test", "write_budget"), _SHARE),
     **dict.fromkeys(("recurrent_dropout", "input_dropout", "candidate_dropout", "weight_dropout", "zoneout"), _SHARE),
     "validation": (sys.float_info.min, 1, "above 0 and below 1"),
-    **dict.fromkeys(("weight_decay", "clip_norm", "hold_weight", "budget_weight"), _SIZE),
-    "learning_rate": (sys.float_info.min, _INFINITE, "above 0 and finite"),
+    **dict.fromkeys(("clip_norm", "hold_weight", "budget_weight"), _SIZE),
+    # far more than these, and torch's step is no float32
+    "learning_rate": (sys.float_info.min, 1e6, "above 0 and below 1e6"),
+    "weight_decay": (0, 1e6, "at least 0 and below 1e6"),
     "seed": (0, 2**63, "in 0..2**63 - 1"),
+    "threads": (1, 1025, "in 1..1024"),  # far more than there are cores ends the process without a word
 }
 
 
@@ -250,7 +262,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileMissingError: there is no such file.
-        FileError: it is not YAML, or not options by their names.
+        FileError: it is not YAML, or not options by their names, or one is of another type.
     """
     yaml = require("yaml", "train")
     path = Path(path)
@@ -268,6 +280,11 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     for name, value in values.items():
         if (plain := name.replace("-", "_")) in told:
             raise FileError(f"{str(path)!r} must name each option once; it names {plain!r} twice")
+        try:
+            _require_known(plain)
+            _as_setting(plain, value)
+        except (InputValueError, InputTypeError) as error:
+            raise FileError(f"{str(path)!r}: {error}") from error
         told[plain] = value
     return told
 
@@ -305,6 +322,15 @@ def _dumper(yaml: ModuleType) -> Any:
 
     Dumper.add_representer(str, represent)
     return Dumper
+
+
+def _require_known(name: str) -> None:
+    """Refuse an option that there is not, with the nearest that there is."""
+    names = [one.name for one in fields(Settings)]
+    if name not in names:
+        near = difflib.get_close_matches(str(name).replace("-", "_"), names, 1)
+        hint = f": did you mean {near[0]!r}?" if near else f"; known are {', '.join(names)}"
+        raise InputValueError(f"there is no option {name!r}{hint}")
 
 
 _WRONG = object()
@@ -352,6 +378,10 @@ def _numbers(value: Any) -> Any:
     single = [one for piece in pieces for one in (piece.split(",") if isinstance(piece, str) else [piece])]
     read = [_coerced(one, float) for one in single]
     return _WRONG if any(one is _WRONG for one in read) else tuple(read)
+
+
+def _listed(numbers: tuple[float, ...]) -> str:
+    return ", ".join(f"{one:g}" for one in numbers) or "none"
 
 
 def _words(hint: Any) -> str:

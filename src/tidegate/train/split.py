@@ -11,6 +11,7 @@ from tidegate.train.spans import Spans
 
 __all__ = ["Parts", "Split", "TimeSplit", "split", "split_by_time"]
 
+_HINT = " (id names the column of a table that tells them apart)"
 #: Steps that are read before those that a later part asks about, for a state that has seen something.
 _WARM_UP = 1024
 
@@ -52,6 +53,7 @@ def split(sequences: Sequences, *, validation: float, test: float, seed: int) ->
     if sum(counts) >= len(sequences):
         raise InputValueError(
             f"data must hold more sequences to be split into train, validation and test; got {len(sequences)}"
+            f"{_HINT if len(sequences) == 1 else ''}"
         )
     ends = np.cumsum(counts)
     parts = [np.sort(part) for part in np.split(order, ends)]

@@ -123,9 +123,12 @@ class Task:
             raise InputValueError(f"data must have the label {self.label!r} to be scored")
         if label.categories != self.categories or label.per_step != self.per_step:
             raise InputValueError(f"label {label.name!r} must be of the kind that was trained on, {self.name}")
-        if self.categories is not None and (label.values < 0).any():
+        if self.categories is not None and len(others := np.flatnonzero(label.values < 0)):
+            first = int(others[0])
+            where = sequences.place(first) if label.per_step else f"sequence {sequences.ids[first]!r}"
             raise InputValueError(
-                f"label {label.name!r} must have classes seen in training, {', '.join(self.categories)}; it has others"
+                f"label {label.name!r} must have classes seen in training, {', '.join(self.categories)}; "
+                f"{where} has another"
             )
 
 
