@@ -201,7 +201,9 @@ def goes_on(folder):
             assert time.monotonic() < deadline
             time.sleep(0.1)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        workers = children(process) if process.poll() is None else []
+        for one in (process.pid, *workers):  # torchrun first, or it would tell of them; each has a session of its own
+            os.kill(one, signal.SIGKILL)
         process.wait()
     return True
 
