@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.refusals import assert_refused
-from tests.train_helpers import sequences_of
+from tests.train_helpers import sequences_of, watched
 from tidegate.data.gaps import GAP, gaps_in, with_gaps
 from tidegate.data.sequences import Feature
 from tidegate.errors import InputValueError
@@ -39,19 +39,9 @@ def test_any_rows_have_the_gap_to_the_step_before(lengths, seed, data):
 
 def test_nothing_is_read_before_it_is_asked_for(tmp_path):
     sequences = timed([50, 30])
-    read = []
-
-    class Watched(np.memmap):
-        def __getitem__(self, rows):
-            part = np.asarray(super().__getitem__(rows))
-            read.append(len(part))
-            return part
-
-    np.save(tmp_path / "values.npy", sequences.values)
-    np.save(tmp_path / "times.npy", sequences.times)
+    read: list[int] = []
     for name in ("values", "times"):
-        mapped = np.load(tmp_path / f"{name}.npy", mmap_mode="r").view(Watched)
-        object.__setattr__(sequences, name, mapped)
+        object.__setattr__(sequences, name, watched(getattr(sequences, name), tmp_path / f"{name}.npy", read))
     wide = with_gaps(sequences)
     assert not read
     assert wide.values[10:14].shape == (4, 3)

@@ -1,16 +1,15 @@
 """The film report: one file, every number, sentences that follow the numbers, and a page that a browser draws whole."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Page
 
 from tests.sample_records import TITLES, sample_record, with_system
 from tidegate.errors import InputValueError
@@ -19,8 +18,6 @@ from tidegate.report.curves import smooth
 from tidegate.report.findings import findings
 from tidegate.report.maps import unit_order
 from tidegate.report.numbers import count, listed, percent, scientific, seconds, spelled
-
-CHROMIUM = "/usr/bin/chromium"
 
 
 class Elements(HTMLParser):
@@ -370,16 +367,6 @@ def test_bad_records_are_refused_in_one_sentence(record, case):
     with pytest.raises(InputValueError, match=said) as refused:
         film_page(spoil(record))
     assert "\n" not in str(refused.value)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not Path(CHROMIUM).exists():
-        pytest.skip(f"needs Chromium at {CHROMIUM}")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 PLOTS = ("update", "reset", "memory", "share", "gradient-ungated", "gradient-gated", "loss", "accuracy")

@@ -1,7 +1,6 @@
 """The page of a run: one file, every number in words too, whatever the task and variant, drawn whole by a browser."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -9,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from tests.test_forecast_inspection import data_of as forecast_data
 from tests.test_forecast_inspection import model_of as forecast_model
 from tests.test_forecast_inspection import task_of as forecast_task
 from tests.test_inspection import CLASSES, FACTS, NUMBER, NUMBERS, STEPS, data_of, model_of
-from tests.test_report import CHROMIUM, Elements
+from tests.test_report import Elements
 from tests.train_helpers import sequences_of
 from tidegate.data.sequences import Feature
 from tidegate.errors import InputValueError
@@ -230,16 +229,6 @@ def of_features(features: list[Feature]) -> RunRecord:
     data = sequences_of(pieces, features=features, label=[0, 1, 0], categories=("a", "b"))
     config = ModelConfig(tuple(features), (False,) * len(features), 2, False, hidden_size=4)
     return inspect(SequenceModel(config).eval(), CLASSES, FACTS, data)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not Path(CHROMIUM).exists():
-        pytest.skip(f"needs Chromium at {CHROMIUM}")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 def opened(browser: Browser, html: str, folder: Path, size=(1280, 900), **options) -> tuple[Page, list[str]]:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.refusals import assert_refused
-from tests.train_helpers import first_symbol, in_parts, sequences_of
+from tests.train_helpers import first_symbol, in_parts, sequences_of, watched
 from tidegate.errors import InputValueError
 from tidegate.train.batches import Batches
 from tidegate.train.encoder import statistics
@@ -139,17 +139,8 @@ def test_chunk_by_chunk_with_its_state_is_the_whole(per_step, variant):
 
 def test_a_memory_map_is_read_piece_by_piece(tmp_path):
     sequences = numbered([1000, 900, 10])
-    np.save(tmp_path / "values.npy", sequences.values)
-    read = []
-
-    class Watched(np.memmap):
-        def __getitem__(self, rows):
-            part = np.asarray(super().__getitem__(rows))
-            read.append(len(part))
-            return part
-
-    mapped = np.load(tmp_path / "values.npy", mmap_mode="r").view(Watched)
-    object.__setattr__(sequences, "values", mapped)
+    read: list[int] = []
+    object.__setattr__(sequences, "values", watched(sequences.values, tmp_path / "values.npy", read))
     plain = numbered([1000, 900, 10])
     batches = Batches(sequences, range(3), 3, chunk=64)
     assert not read

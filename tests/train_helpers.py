@@ -1,6 +1,7 @@
 """Sequences made in memory, small enough to train on within a second."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from tidegate.data.sequences import Feature, Label, Sequences
 from tidegate.train.settings import Settings
 from tidegate.train.split import Split
 
-__all__ = ["first_symbol", "fitting_settings", "in_parts", "sequences_of", "sums"]
+__all__ = ["first_symbol", "fitting_settings", "in_parts", "sequences_of", "sums", "watched"]
 
 
 def sequences_of(
@@ -63,6 +64,20 @@ def sums(count: int = 48, longest: int = 8, seed: int = 0, *, per_step: bool = F
     totals = [1000 + 10 * np.cumsum(piece[:, 0]) for piece in pieces]
     label: Any = np.concatenate(totals) if per_step else [total[-1] for total in totals]
     return sequences_of(pieces, label=label, per_step=per_step)
+
+
+def watched(array: Any, path: Path, read: list[int]) -> NDArray[Any]:
+    """The array as a memory map that tells, in `read`, of how many rows it was asked."""
+
+    class Watched(np.memmap):
+        def __getitem__(self, rows: Any) -> Any:
+            part = np.asarray(super().__getitem__(rows))
+            read.append(len(part))
+            return part
+
+    np.save(path, array)
+    mapped: NDArray[Any] = np.load(path, mmap_mode="r").view(Watched)
+    return mapped
 
 
 def in_parts(sequences: Sequences) -> Split:
