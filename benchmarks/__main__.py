@@ -12,6 +12,7 @@ from typing import NoReturn
 from benchmarks import machine
 from benchmarks.settings import Outcome, Settings
 from benchmarks.shapes import Shape, read_shape
+from benchmarks.words import Parser, refuse
 
 _TABLES = {
     "cpu": "inference and training of one layer, beside torch, JAX, ONNX Runtime and OpenVINO",
@@ -22,20 +23,8 @@ _ROUNDS = {"cpu": 9, "stream": 15, "memory": 3}
 _QUICK_ROUNDS = {"cpu": 3, "stream": 3, "memory": 1}
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose refusal is one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        sys.exit(_refuse(message))
-
-
-def _refuse(sentence: str) -> int:
-    sys.stderr.write(f"benchmarks: {sentence}\n")
-    return 2
-
-
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m benchmarks",
         description="Times Tidegate and its peers in turn, on the same data with the same cores, once their results "
         "agree, and prints a Markdown table with the median of the ratios within each round.",
@@ -81,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = _settings(asked, cores)
     except ValueError as error:
-        return _refuse(str(error))
+        return refuse(error)
     machine.share_out(settings.threads)
     return _run(asked, settings, machine.describe(cores, settings.threads))
 

@@ -1,11 +1,9 @@
 """`python -m benchmarks.accuracy FOLDER`: what the defaults of training reach on public sets, beside a plain loop."""
 
-import argparse
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 import torch
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 import tidegate as tg
 from benchmarks.plain_loop import Signals, plain_accuracy
 from benchmarks.table import digits, markdown
+from benchmarks.words import Parser, refuse
 from tidegate.data.read import read
 from tidegate.data.sequences import Columns, Sequences
 
@@ -24,16 +23,8 @@ _VARIANTS = ("gru", "update-only", "gru-reset-before", "gru-layer-norm", "rnn", 
 _PLAIN = "torch.nn.GRU, plain loop"
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose refusal is one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        sys.stderr.write(f"benchmarks: {message}\n")
-        raise SystemExit(2)
-
-
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m benchmarks.accuracy",
         description="Trains every variant with default settings on sets of the time series archive, and torch.nn.GRU "
         "in a plain loop, on the same files; prints the accuracy on the sets' own test parts and the seconds of "
@@ -51,15 +42,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Print the table; the exit code."""
     asked = _parser().parse_args(arguments)
     if asked.seeds < 1 or asked.threads < 1:
-        sys.stderr.write("benchmarks: --seeds and --threads must be at least 1\n")
-        return 2
+        return refuse("--seeds and --threads must be at least 1")
     torch.set_num_threads(asked.threads)
     try:
         for name in asked.sets:
             _print_set(asked.folder / name / name, name, asked.variants, asked.seeds, asked.threads)
     except (tg.errors.FileError, OSError) as error:
-        sys.stderr.write(f"benchmarks: {error}\n")
-        return 2
+        return refuse(error)
     return 0
 
 
