@@ -22,7 +22,7 @@ from tidegate.train.learner import Learner
 from tidegate.train.loop import fit_quietly, quiet
 from tidegate.train.model import ModelConfig, SequenceModel
 from tidegate.train.processes import ALONE, Processes
-from tidegate.train.settings import Settings
+from tidegate.train.settings import UNGATED, Settings
 from tidegate.train.spans import spans_of
 from tidegate.train.split import Parts
 from tidegate.train.tasks import Task, is_known
@@ -33,9 +33,6 @@ import lightning.pytorch as lightning  # noqa: E402
 from lightning.pytorch.loggers import TensorBoardLogger  # noqa: E402
 
 __all__ = ["Fitted", "evaluate", "fit_model", "new_model"]
-
-#: Variants whose update gate can be started for a memory of many steps.
-_GATED = ("update-only", "gru", "gru-reset-before", "gru-layer-norm")
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +89,7 @@ def new_model(sequences: Sequences, parts: Parts, task: Task, settings: Settings
         model = SequenceModel(config)
         model.encoder.fit(found)
         steps = _memory_steps(int(lanes.lengths.max()), settings)
-        if steps and settings.variant in _GATED:
+        if steps and settings.variant not in UNGATED:
             chrono_(model.layer, steps, spacing="log", share=0.5)
     if settings.recompute:
         model.layer.recompute = True  # type: ignore[assignment]
@@ -112,12 +109,14 @@ def fit_model(
     progress: Callable[[Moment], None] | None = None,
     processes: Processes = ALONE,
     to_the_end: bool = False,
+    again: bool = False,
 ) -> Fitted:
     """Train a `new_model` in place, or go on where `folder` left off; on the CPU, the same to the bit either way.
 
     Among several processes each takes its part of every batch; the first one writes and tells. Checkpoints go to
     `folder`, after every epoch: `last.safetensors`, from which to go on, and `best.safetensors`.
-    Scores go to the folder `logs` too, as TensorBoard reads them. With `to_the_end` the last epoch counts as the best.
+    Scores go to the folder `logs` too, as TensorBoard reads them. With `to_the_end` the last epoch counts as the best; with
+    `again` every moment says so, and no alarm is looked for, since all were told the first time.
 
     Raises:
         InputValueError: the data or settings are not those of the run to be resumed, or of another process; or
@@ -140,7 +139,7 @@ def fit_model(
                     f"data and options must be the same for every process; process {processes.rank} got others than 0"
                 )
         told = partial(alarms, model, sequences, parts.validation)
-        keeper = Keeper(train, folder, known, progress, told, processes, to_the_end=to_the_end)
+        keeper = Keeper(train, folder, known, progress, told, processes, to_the_end=to_the_end, again=again)
         if resume:
             assert folder is not None
             keeper.resume(learner, folder / "last.safetensors")

@@ -89,10 +89,13 @@ class Keeper(lightning.Callback):
         processes: Processes = ALONE,
         *,
         to_the_end: bool = False,
+        again: bool = False,
     ) -> None:
         self.batches, self.folder, self.fingerprint = batches, folder, fingerprint
         #: Whether the last epoch counts as the best, and nothing but divergence stops it before.
         self.to_the_end = to_the_end
+        #: Whether the same was learned before without the validation part; its alarms were told then.
+        self.again = again
         self.progress = progress if processes.rank == 0 else None
         self.processes = processes
         #: What is wrong with the gates now, by kind; asked after some epochs, and each kind told once.
@@ -230,7 +233,8 @@ class Keeper(lightning.Callback):
 
     def _new_alarms(self) -> tuple[str, ...]:
         """The alarms that were not told before, if this is an epoch to look and there is somebody to tell."""
-        if self.progress is None or self.standing.diverged or not is_looked_at(self.standing.epoch):
+        asked = self.progress is not None and not self.again
+        if not asked or self.standing.diverged or not is_looked_at(self.standing.epoch):
             return ()
         new = [(kind, line) for kind, line in self.alarmed() if kind not in self._alarms]
         self._alarms.update(kind for kind, _ in new)
@@ -256,7 +260,8 @@ class Keeper(lightning.Callback):
         assert isinstance(learner, Learner)
         epoch = self.standing.epoch - (scores is not None)
         loss = self._losses[-1] if self._losses else None
-        self.progress(Moment(epoch, learner.settings.epochs, batch, self._count, loss, scores, best, alarms))
+        moment = Moment(epoch, learner.settings.epochs, batch, self._count, loss, scores, best, alarms, self.again)
+        self.progress(moment)
 
 
 def _mixed(seed: int, epoch: int, rank: int) -> int:

@@ -51,26 +51,19 @@ def fit_all(
     The second time a network with the same first weights learns the validation part too. The scores are those of the
     first time, when it had not seen it. Both times are resumed where they were cut off.
     """
-    if not isinstance(parts, Split) or not too_few(sequences, parts, task, settings):
-        return fit_model(
-            model, sequences, parts, task, settings,
-            folder=folder, logs=logs, resume=resume, progress=progress, processes=processes,
-        )  # fmt: skip
+    few = too_few(sequences, parts, task, settings)
     scored = fit_model(
         model, sequences, parts, task, settings,
-        folder=folder, logs=logs, resume=resume, progress=progress, processes=processes, to_the_end=True,
+        folder=folder, logs=logs, resume=resume, progress=progress, processes=processes, to_the_end=few,
     )  # fmt: skip
+    if not few:
+        return scored
+    assert isinstance(parts, Split)
     whole = Split(np.sort(np.concatenate([parts.train, parts.validation])), parts.validation, parts.test)
-    again = None if folder is None else folder / _AGAIN
-    begun = processes.first(lambda: again is not None and (again / "last.safetensors").is_file())
+    below = None if folder is None else folder / _AGAIN
+    begun = processes.first(lambda: below is not None and (below / "last.safetensors").is_file())
     learned = fit_model(
         new_model(sequences, whole, task, settings), sequences, whole, task, settings,
-        folder=again, resume=begun, progress=None if progress is None else _as_second(progress), processes=processes,
-        to_the_end=True,
+        folder=below, resume=begun, progress=progress, processes=processes, to_the_end=True, again=True,
     )  # fmt: skip
     return replace(scored, model=learned.model, again=True)
-
-
-def _as_second(progress: Callable[[Moment], None]) -> Callable[[Moment], None]:
-    """The same told of the second time; its alarms were told the first time, and its scores flatter."""
-    return lambda moment: progress(replace(moment, again=True, alarms=()))

@@ -15,7 +15,7 @@ from tidegate.data.edl import frames_a_second
 from tidegate.errors import FileError, FileMissingError, InputTypeError, InputValueError
 from tidegate.extras import require
 
-__all__ = ["Settings", "read_settings"]
+__all__ = ["UNGATED", "Settings", "read_settings"]
 
 
 def option(default: Any, words: str) -> Any:
@@ -143,7 +143,7 @@ class Settings:
 
     def _check_teaching(self) -> None:
         for name in ("hold", "hold_edl", "write_budget"):
-            if getattr(self, name) is not None and self.variant in _UNGATED:
+            if getattr(self, name) is not None and self.variant in UNGATED:
                 raise InputValueError(
                     f"{name} must not be given with variant {self.variant!r}, which has no update gate; "
                     f"got {getattr(self, name)!r}"
@@ -225,8 +225,8 @@ _CHOICES = {
     "variant": ("dense", "rnn", "update-only", "gru", "gru-reset-before", "gru-layer-norm"),
 }
 
-#: Without an update gate.
-_UNGATED = ("dense", "rnn")
+#: Variants without an update gate.
+UNGATED = ("dense", "rnn")
 _GRID = re.compile(r"[0-9]{1,3}x[0-9]{1,3}")
 
 _INFINITE = float("inf")
