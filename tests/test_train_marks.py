@@ -19,7 +19,7 @@ from tidegate.data.edl import Span, edl_text, read_edl
 from tidegate.data.sequences import Recorded, Sequences
 from tidegate.errors import FileError, FileMissingError, InputValueError
 from tidegate.train import marks
-from tidegate.train.cuts import spans_of, write_cuts
+from tidegate.train.cuts import answered_spans, write_cuts
 from tidegate.train.run import load_run
 from tidegate.train.tasks import Task
 
@@ -141,14 +141,14 @@ def pieces(sequences, answers: str, size: int):
 @pytest.mark.parametrize("size", [1, 3, 4, 100])
 def test_equal_answers_are_spans(tmp_path, size):
     sequences = recordings(tmp_path)
-    assert list(spans_of(pieces(sequences, "aabbbbbbba", size), sequences)) == [
+    assert list(answered_spans(pieces(sequences, "aabbbbbbba", size), sequences)) == [
         (0, [Span(0, 1, "a"), Span(1, 2, "b")]),
         (1, [Span(0, 2.5, "b"), Span(2.5, 3, "a")]),
     ]
     sound = recordings(tmp_path, (2,), lead=0.1, rates=None)
-    assert list(spans_of(pieces(sound, "ab", size), sound)) == [(0, [Span(0, 0.5, "a"), Span(0.5, 1, "b")])]
+    assert list(answered_spans(pieces(sound, "ab", size), sound)) == [(0, [Span(0, 0.5, "a"), Span(0.5, 1, "b")])]
     table = sequences_of([np.zeros((3, 1)), np.zeros((1, 1))], times=np.array([1.0, 2, 4, 7]))
-    assert list(spans_of(pieces(table, "abba", size), table)) == [
+    assert list(answered_spans(pieces(table, "abba", size), table)) == [
         (0, [Span(1, 2, "a"), Span(2, 6, "b")]),
         (1, [Span(7, 8, "a")]),
     ]

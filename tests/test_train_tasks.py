@@ -235,7 +235,7 @@ def test_other_data_are_held_to_the_task():
 
 
 def test_whether_anything_is_known_is_asked_of_some_sequences(monkeypatch):
-    monkeypatch.setattr("tidegate.train.tasks.CHUNK", 2)
+    monkeypatch.setattr("tidegate.data.rows.CHUNK", 2)
     steps = labelled([NAN, NAN, NAN, NAN, 3, NAN], per_step=True, lengths=[3, 2, 1])
     ends = labelled([NAN, 2, NAN])
     for sequences in (steps, ends):

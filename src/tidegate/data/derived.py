@@ -39,7 +39,7 @@ def differences(of: NDArray[Any], offsets: NDArray[np.int64], start: int, stop: 
 
 def with_change(sequences: Sequences, name: str) -> Sequences:
     """The same with how the feature `name` changed since the step before: it stays within bounds where that rises."""
-    column = sequences.values[:, [feature.name for feature in sequences.features].index(name)]
+    column = sequences.values[:, sequences.column(name)]
     offsets = sequences.offsets
     return beside(
         sequences,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tidegate.data import cells
 from tidegate.data.columns import Roles
+from tidegate.data.sequences import sequence_at
 from tidegate.data.store import Store
 from tidegate.data.survey import Survey, sequence_numbers
 from tidegate.data.table_files import TableFile
@@ -230,7 +231,7 @@ def _check_times(
         if not again.any():
             continue
         row = int(rows[np.argmax(again)])
-        sequence = int(np.searchsorted(offsets, row, side="right")) - 1
+        sequence = sequence_at(offsets, row)
         seconds, name = float(times[row]), cells.shown(list(found.numbers)[sequence])
         file, row = _second_row(files, roles, found, sequence, seconds)
         raise FileError(

@@ -17,7 +17,7 @@ def held_of(sequences: Sequences, name: str) -> NDArray[np.float64]:
 
     Raises `InputValueError` unless it is true and false, or 0 and 1.
     """
-    place = [feature.name for feature in sequences.features].index(name)
+    place = sequences.column(name)
     feature, rows = sequences.features[place], Rows((), np.float64)
     if feature.kind == "category":
         raise InputValueError(_told(feature, repr(feature.categories[0]) if feature.categories else "nothing"))

@@ -13,7 +13,7 @@ from tidegate.data.json_blocks import Block, blocks_of
 from tidegate.data.known import as_asked, require_names
 from tidegate.data.objects import Survey, Where
 from tidegate.data.rows import Rows, chunks
-from tidegate.data.sequences import Columns, Feature, Label, Sequences
+from tidegate.data.sequences import Columns, Feature, Label, Sequences, sequence_at
 from tidegate.data.stamps import seconds_of
 from tidegate.errors import FileError, InputValueError
 
@@ -201,7 +201,7 @@ def _refuse_same_times(
     again = again[~np.isin(again, offsets)]
     if not len(again):
         return
-    name = ids[int(np.searchsorted(offsets, again[0], side="right")) - 1]
+    name = ids[sequence_at(offsets, int(again[0]))]
     row = int(order[again[0]])
     for _, block in _blocks(files, columns):
         if row < block.steps:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tidegate.errors import InputValueError
 
-__all__ = ["Columns", "Feature", "Kind", "Label", "Recorded", "Sequences"]
+__all__ = ["Columns", "Feature", "Kind", "Label", "Recorded", "Sequences", "sequence_at"]
 
 #: Made of others: a "gap" is the time since the step before, a "change" that of a number; see `tidegate.data.derived`.
 Kind = Literal["number", "boolean", "category", "gap", "change"]
@@ -75,6 +75,11 @@ class Recorded:
         return Recorded(self.lead, self.ends[numbers], None if self.rates is None else self.rates[numbers])
 
 
+def sequence_at(offsets: NDArray[np.int64], row: int) -> int:
+    """The sequence that a row lies in."""
+    return int(np.searchsorted(offsets, row, side="right")) - 1
+
+
 @dataclass(frozen=True, eq=False)
 class Sequences:
     """S sequences of steps, one after the other: sequence s is the rows `offsets[s]` to `offsets[s+1]` of N.
@@ -122,9 +127,13 @@ class Sequences:
         """Where sequence `number` lies."""
         return slice(int(self.offsets[number]), int(self.offsets[number + 1]))
 
+    def column(self, name: str) -> int:
+        """Which feature has this name; there is one."""
+        return [feature.name for feature in self.features].index(name)
+
     def place(self, row: int) -> str:
         """Which step of which sequence a row is, in words."""
-        number = int(np.searchsorted(self.offsets, row, side="right")) - 1
+        number = sequence_at(self.offsets, row)
         return f"sequence {self.ids[number]!r}, step {row - int(self.offsets[number]) + 1}"
 
     def __iter__(self) -> Iterator[NDArray[Any]]:

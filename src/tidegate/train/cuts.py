@@ -13,7 +13,7 @@ from tidegate.train.checkpoint import write_whole
 from tidegate.train.folders import check_out, staged
 from tidegate.train.tasks import Task
 
-__all__ = ["SUFFIXES", "is_cuts", "spans_of", "write_cuts"]
+__all__ = ["SUFFIXES", "answered_spans", "is_cuts", "write_cuts"]
 
 _LISTS, _CHAPTERS = (".edl",), (".ffmetadata", ".ffmeta")
 SUFFIXES = (*_LISTS, *_CHAPTERS)
@@ -61,7 +61,7 @@ def write_cuts(
         check_out(folder, overwrite=False, remedy="give another name")
     texts = {
         name: _text(sequences, number, spans, out, rate)
-        for (number, spans), name in zip(spans_of(pieces, sequences), _names(sequences, out), strict=True)
+        for (number, spans), name in zip(answered_spans(pieces, sequences), _names(sequences, out), strict=True)
     }
     if not several:
         for text in texts.values():
@@ -74,7 +74,7 @@ def write_cuts(
     return [folder / name for name in texts]
 
 
-def spans_of(pieces: Iterator[dict[str, np.ndarray]], sequences: Sequences) -> Iterator[tuple[int, list[Span]]]:
+def answered_spans(pieces: Iterator[dict[str, np.ndarray]], sequences: Sequences) -> Iterator[tuple[int, list[Span]]]:
     """The spans of equal answers in each sequence, from its first step to the end of its last."""
     assert sequences.times is not None
     number, step = 0, 0

@@ -115,8 +115,8 @@ def fit_model(
 
     Among several processes each takes its part of every batch; the first one writes and tells. Checkpoints go to
     `folder`, after every epoch: `last.safetensors`, from which to go on, and `best.safetensors`.
-    Scores go to the folder `logs` too, as TensorBoard reads them. With `to_the_end` the last epoch counts as the best; with
-    `again` every moment says so, and no alarm is looked for, since all were told the first time.
+    Scores go to the folder `logs` too, as TensorBoard reads them. With `to_the_end` the last epoch counts as the best;
+    with `again` every moment says so, and no alarm is looked for, since all were told the first time.
 
     Raises:
         InputValueError: the data or settings are not those of the run to be resumed, or of another process; or

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tidegate.data.known import require_names
@@ -86,6 +87,13 @@ class Forecast(Task):
         """The median."""
         return told[..., self.median]
 
+    def values(
+        self, last: Float[NDArray[np.float64], "..."], changes: Float[NDArray[np.float64], "... h Q"]
+    ) -> Float[NDArray[np.float64], "... h Q"]:
+        """What comes, of what is `told`, from the last value known before it; NaN where none is."""
+        found: NDArray[np.float64] = np.where(np.isnan(last), self.mean, last)[..., None, None] + changes
+        return found
+
     def known_label(self) -> None:
         """Nothing: a reader is asked for no label, since it is a feature."""
         return
@@ -119,11 +127,10 @@ def with_target(sequences: Sequences, name: str | None, horizon: int) -> Sequenc
     """
     if name is None:
         raise InputValueError("label must name the feature that is to be forecast; got None")
-    names = [feature.name for feature in sequences.features]
-    require_names("label", [name], names)
-    place = names.index(name)
-    if sequences.features[place].kind != "number":
-        kind = sequences.features[place].kind
+    require_names("label", [name], [feature.name for feature in sequences.features])
+    place = sequences.column(name)
+    kind = sequences.features[place].kind
+    if kind != "number":
         raise InputValueError(f"label must name a feature that is a number, to be forecast; {name!r} is a {kind}")
     return replace(sequences, label=Label(name, sequences.values[:, place], True, ahead=horizon))
 
@@ -148,7 +155,7 @@ def forecast_for(sequences: Sequences, train: Which, settings: Settings) -> Fore
         raise InputValueError(
             f"horizon must be below the steps to learn from, {longest:,} in the longest sequence; got {label.ahead:,}"
         )
-    place = [feature.name for feature in sequences.features].index(label.name)
+    place = sequences.column(label.name)
     sizes, values, count, seen = [0.0], [0.0], 0, 0
     for batch in Batches(sequences, spans, 1, chunk=max(1, _TOGETHER // label.ahead)):
         assert batch.label is not None

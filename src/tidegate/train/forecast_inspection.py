@@ -46,8 +46,8 @@ class Foretold:
             if steps > 0:
                 known = self._last[start : start + steps, None]
                 told[start + ahead : start + ahead + steps] = known + outer[:steps, ahead - 1]
-        known_now = self._last[start + len(changes) - 1]
-        self._beyond = (task.mean if np.isnan(known_now) else known_now) + changes[-1]
+        now = start + len(changes) - 1
+        self._beyond = task.values(self._last[now : now + 1], changes[-1:])[0]
 
     def answer(self, axis: TimeAxis, time: str) -> Answer:
         """All of it over the columns of `axis`; `time` is what times are called."""

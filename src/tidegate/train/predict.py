@@ -75,7 +75,7 @@ def _of_group(model: SequenceModel, task: Task, sequences: Sequences, group: np.
 
 def _beyond(model: SequenceModel, task: Forecast, sequences: Sequences, group: np.ndarray) -> Columns:
     """What comes after the end of some sequences."""
-    place = [feature.name for feature in sequences.features].index(task.label)
+    place = sequences.column(task.label)
     last, carried = np.full(len(group), np.nan), None
     for batch in Batches(sequences, group, len(group), chunk=_STEPS, sort=False):
         _, carried = model.read(batch.values, batch.lengths, carried)
@@ -83,8 +83,7 @@ def _beyond(model: SequenceModel, task: Forecast, sequences: Sequences, group: n
         for row, count in enumerate(batch.lengths.tolist()):
             last[row] = last_known(own[:count, row], last[row])[-1] if count else last[row]
     assert carried is not None
-    changes = task.told(model.at_end(carried)).numpy()
-    told = np.where(np.isnan(last), task.mean, last)[:, None, None] + changes
+    told = task.values(last, task.told(model.at_end(carried)).numpy())
     ahead = np.arange(1, task.horizon + 1)
     columns: Columns = {
         "id": _ids(sequences, np.repeat(group, task.horizon)),

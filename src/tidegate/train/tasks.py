@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy, huber_loss, l1_loss, mse_loss
 
-from tidegate.data.rows import CHUNK
+from tidegate.data.rows import chunks
 from tidegate.data.sequences import Label, Sequences
 from tidegate.errors import InputValueError
 from tidegate.extras import require
@@ -209,8 +209,7 @@ def is_known(sequences: Sequences, which: Which) -> bool:
     if not label.per_step:
         return not np.isnan(label.values[spans.numbers]).all()
     stretches = [spans.asked(sequences, place) for place in range(len(spans))]
-    pieces = (slice(at, min(at + CHUNK, one.stop)) for one in stretches for at in range(one.start, one.stop, CHUNK))
-    return any(not np.isnan(label.values[piece]).all() for piece in pieces)
+    return any(not np.isnan(piece).all() for one in stretches for _, piece in chunks(label.values[one]))
 
 
 def _spread(known: NDArray[np.float64]) -> float:
