@@ -4,21 +4,22 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 import tidegate as tg
-from benchmarks.plain_loop import Signals, plain_accuracy
+from benchmarks.plain_loop import Scores, Signals, plain_classifier, plain_language
+from benchmarks.sets import ARCHIVE, CLIPS, NEXT, TEXT, Material, material
 from benchmarks.table import digits, markdown
 from benchmarks.words import Parser, refuse
-from tidegate.data.read import read
-from tidegate.data.sequences import Columns, Sequences
+from tidegate.data.sequences import Sequences
 
 __all__ = ["main"]
 
-_SETS = ("BasicMotions", "JapaneseVowels", "GunPoint", "ArrowHead", "ItalyPowerDemand")
+_SETS = (*ARCHIVE, CLIPS, TEXT)
 _VARIANTS = ("gru", "update-only", "gru-reset-before", "gru-layer-norm", "rnn", "dense")
 _PLAIN = "torch.nn.GRU, plain loop"
 
@@ -26,14 +27,14 @@ _PLAIN = "torch.nn.GRU, plain loop"
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m benchmarks.accuracy",
-        description="Trains every variant with default settings on sets of the time series archive, and torch.nn.GRU "
-        "in a plain loop, on the same files; prints the accuracy on the sets' own test parts and the seconds of "
-        "training, means over the seeds.",
+        description="Trains every variant with default settings on sets of the time series archive, on films cut from "
+        "the clips of the demo and on the bytes of a text, and torch.nn.GRU in a plain loop, on the same files; prints "
+        "the accuracy and loss on their test parts and the seconds of training, means over the seeds.",
     )
     parser.add_argument("folder", type=Path, help="where NAME/NAME_TRAIN.ts and NAME/NAME_TEST.ts are, for each set")
     parser.add_argument("--sets", nargs="+", default=_SETS, metavar="NAME", help=f"default: {' '.join(_SETS)}")
     parser.add_argument("--variants", nargs="+", default=_VARIANTS, choices=_VARIANTS, metavar="NAME")
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="how many seeds (default: 3)")
+    parser.add_argument("--seeds", type=int, default=8, metavar="N", help="how many seeds (default: 8)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads for everyone (default: 1)")
     return parser
 
@@ -46,37 +47,53 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(asked.threads)
     try:
         for name in asked.sets:
-            _print_set(asked.folder / name / name, name, asked.variants, asked.seeds, asked.threads)
+            with TemporaryDirectory() as scratch:
+                chosen = material(name, asked.folder, Path(scratch))
+                _print_set(name, chosen, asked.variants, asked.seeds, asked.threads)
     except (tg.errors.FileError, OSError) as error:
         return refuse(error)
     return 0
 
 
-def _print_set(files: Path, name: str, variants: list[str], seeds: int, threads: int) -> None:
-    train, test = (f"{files}_{part}.ts" for part in ("TRAIN", "TEST"))
-    sequences = read(train, columns=Columns(label="class"))
+def _print_set(name: str, chosen: Material, variants: list[str], seeds: int, threads: int) -> None:
+    train, test = chosen.read()
     rows = []
     for variant in variants:
 
-        def ours(seed: int, variant: str = variant) -> float:
-            run = tg.fit(train, "class", test_data=test, variant=variant, seed=seed, threads=threads)
-            accuracy: float = run.facts["test"]["accuracy"]
-            return accuracy
+        def ours(seed: int, variant: str = variant) -> Scores:
+            run = tg.fit(
+                str(chosen.train), chosen.label, test_data=str(chosen.test), variant=variant, seed=seed, threads=threads
+            )
+            scores = run.facts["test"]
+            return scores["accuracy"], scores["loss"]
 
         rows.append(_row(f"tidegate, {variant}", ours, seeds))
-    parts = _signals(sequences), _signals(read(test, columns=Columns(label="class"), known_label=sequences.label))
-    rows.append(_row(_PLAIN, lambda seed: plain_accuracy(*parts, seed=seed), seeds))
-    print(f"{name}: {len(sequences)} sequences of up to {sequences.lengths.max()} steps, {len(parts[1][1])} to test")
-    print(markdown(["network", "accuracy", "worst", "best", "seconds"], rows), flush=True)
+    rows.append(_row(_PLAIN, _plain(train, test), seeds))
+    asked = f"{len(test)} to test" if chosen.label != NEXT else f"{test.lengths.sum()} steps to test"
+    print(f"{name}: {len(train)} sequences of up to {train.lengths.max()} steps, {asked}")
+    print(markdown(["network", "accuracy", "±", "loss", "seconds"], rows), flush=True)
 
 
-def _row(name: str, accuracy: Callable[[int], float], seeds: int) -> list[str]:
+def _plain(train: Sequences, test: Sequences) -> Callable[[int], Scores]:
+    """What the plain loop reaches with a seed."""
+    assert train.label is not None
+    if train.label.per_step:
+        texts = [[np.asarray(one, np.int64)[:, 0] for one in part] for part in (train, test)]
+        return lambda seed: plain_language(*texts, seed=seed)
+    parts = _signals(train), _signals(test)
+    return lambda seed: plain_classifier(*parts, seed=seed)
+
+
+def _row(name: str, scores: Callable[[int], Scores], seeds: int) -> list[str]:
+    """Means over the seeds, and the standard error of the accuracy's."""
     found, started = [], time.perf_counter()
     for seed in range(seeds):
-        found.append(accuracy(seed))
-        print(f"{name}, seed {seed}: {found[-1]:.3f}", file=sys.stderr, flush=True)
+        found.append(scores(seed))
+        print(f"{name}, seed {seed}: accuracy {found[-1][0]:.3f}, loss {found[-1][1]:.3f}", file=sys.stderr, flush=True)
     seconds = (time.perf_counter() - started) / seeds
-    return [name, f"{np.mean(found):.3f}", f"{min(found):.3f}", f"{max(found):.3f}", digits(seconds)]
+    accuracy, loss = np.array(found).T
+    error = f"{accuracy.std(ddof=1) / seeds**0.5:.3f}" if seeds > 1 else "?"
+    return [name, f"{accuracy.mean():.3f}", error, f"{loss.mean():.3f}", digits(seconds)]
 
 
 def _signals(sequences: Sequences) -> tuple[Signals, NDArray[np.int64]]:

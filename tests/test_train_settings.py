@@ -63,7 +63,7 @@ FIELDS = {
     "batch_size": COUNTS,
     "learning_rate": st.floats(1e-300, 1e5),
     "schedule": st.sampled_from(["constant", "cosine"]),
-    "weight_decay": st.floats(0, 1e5),
+    "weight_decay": st.none() | st.floats(0, 1e5),
     "clip_norm": st.floats(0, 1e300),
     "seed": st.integers(0, 2**63 - 1),
     "precision": st.sampled_from(["32", "bf16"]),

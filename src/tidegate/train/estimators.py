@@ -59,7 +59,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         batch_size: int = 32,
         learning_rate: float = 3e-3,
         schedule: str = "cosine",
-        weight_decay: float = 0.0,
+        weight_decay: float | None = None,
         clip_norm: float = 1.0,
         validation: float = 0.15,
         class_weights: str = "none",

@@ -23,6 +23,7 @@ import lightning.pytorch as lightning  # noqa: E402
 __all__ = ["Learner"]
 
 _WARM_UP = 0.05  # of all steps, but no more than a hundred
+_NORMALISED_DECAY = 0.1  # of the weights in a step at the full learning rate, if there were but one step
 
 
 class Learner(lightning.LightningModule):
@@ -131,7 +132,13 @@ class Learner(lightning.LightningModule):
         return {"loss": float(loss) / known, **scores, **gates}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW; weights decay, biases, gains and initial states do not."""
+        """AdamW; weights decay, biases, gains and initial states do not.
+
+        If nobody says by how much, it is less the more steps there are, as Loshchilov & Hutter 2019 normalise it.
+        """
+        decay = self.settings.weight_decay
+        if decay is None:
+            decay = _NORMALISED_DECAY / (self.settings.learning_rate * math.sqrt(self.steps))
         decayed: list[nn.Parameter] = []
         kept: list[nn.Parameter] = []
         for module in self.model.modules():
@@ -139,7 +146,7 @@ class Learner(lightning.LightningModule):
                 matrix = parameter.ndim > 1 and name != "h_0" and not isinstance(module, nn.Embedding)
                 (decayed if matrix else kept).append(parameter)
         groups = [
-            {"params": decayed, "weight_decay": self.settings.weight_decay},
+            {"params": decayed, "weight_decay": decay},
             {"params": kept, "weight_decay": 0.0},
         ]
         return torch.optim.AdamW(groups, lr=self.settings.learning_rate)

@@ -94,7 +94,10 @@ class Settings:
     batch_size: int = option(32, "Sequences a step of training.")
     learning_rate: float = option(3e-3, "The largest learning rate of the schedule.")
     schedule: str = option("cosine", "cosine, or constant, each after a warm-up.")
-    weight_decay: float = option(0.0, "Decoupled weight decay.")
+    weight_decay: float | None = option(
+        None,
+        "Decoupled weight decay; if not given, 0.1 / (learning_rate x the square root of the steps of training).",
+    )
     clip_norm: float = option(1.0, "The gradient's largest norm; 0 leaves it as it is.")
     seed: int = option(0, "Draws the parts, the first weights and the order of the sequences.")
     precision: str = option("32", "32, or bf16 for the matrix products.")
