@@ -49,7 +49,7 @@ def typed(one: dataclasses.Field) -> tuple[list[str], Any]:
         return [flag, "one", flag, "two words"], ["one", "two words"]
     if isinstance(default, int) or one.name in ("threads", "chunk", "horizon", "patience"):
         return [flag, "7"], 7
-    if isinstance(default, float) or one.name in ("edl_rate", "write_budget"):
+    if isinstance(default, float) or one.name in ("edl_rate", "weight_decay", "write_budget"):
         return [flag, "0.25"], 0.25
     return [flag, "word"], "word"
 

@@ -128,13 +128,13 @@ class Settings:
             )
         if self.test_data and self.test not in (0.0, _TEST):
             raise InputValueError(f"test must not be given with test_data; got {self.test}")
-        self._check_pieces()
-        self._check_teaching()
-        self._check_forecast()
         if self.grid is not None and not _GRID.fullmatch(self.grid):
             raise InputValueError(f"grid must be columns x rows, such as 11x9; got {self.grid!r}")
         if self.memory_steps != "auto" and not _is_memory(self.memory_steps):
             raise InputValueError(f"memory_steps must be auto, 0 or at least 2; got {self.memory_steps!r}")
+        self._check_pieces()
+        self._check_teaching()
+        self._check_forecast()
 
     def _check_pieces(self) -> None:
         if self.bidirectional and self.chunk is not None:
@@ -145,8 +145,9 @@ class Settings:
             raise InputValueError(f"lanes must be auto or a whole number, {_COUNT[2]}; got {self.lanes!r}")
 
     def _check_teaching(self) -> None:
-        for name in ("hold", "hold_edl", "write_budget"):
-            if getattr(self, name) is not None and self.variant in UNGATED:
+        for name in ("hold", "hold_edl", "write_budget", "memory_steps"):
+            nothing = name == "memory_steps" and (self.memory_steps == "auto" or float(self.memory_steps) == 0)
+            if getattr(self, name) is not None and not nothing and self.variant in UNGATED:
                 raise InputValueError(
                     f"{name} must not be given with variant {self.variant!r}, which has no update gate; "
                     f"got {getattr(self, name)!r}"
