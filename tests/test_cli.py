@@ -37,9 +37,9 @@ def tidegate(*arguments, **options):
 
 def interruptible(command, **options) -> subprocess.Popen[str]:
     """A process that hears of Ctrl-C even where whoever runs the tests had it ignored, as a shell's background job."""
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True} | options
     heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    return subprocess.Popen(command, preexec_fn=heard, **pipes, **options)  # noqa: PLW1509 - no threads here
+    return subprocess.Popen(command, preexec_fn=heard, **pipes)  # noqa: PLW1509 - no threads here
 
 
 def names(folder) -> list[str]:

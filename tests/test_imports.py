@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import tidegate as tg
+
 SOURCE = Path(__file__).parents[1] / "src" / "tidegate"
 
 #: The floors of the house, from the ground up: a room may import the rooms of lower floors, not those beside it.
@@ -182,6 +184,7 @@ import torch
 before = set(sys.modules)
 start = time.perf_counter()
 import tidegate
+tidegate.GRU, tidegate.accelerate, tidegate.trace, tidegate.Stream
 seconds = time.perf_counter() - start
 added = sorted({name.partition(".")[0] for name in set(sys.modules) - before})
 print(json.dumps({"seconds": seconds, "added": added, "file": tidegate.__file__}))
@@ -214,3 +217,29 @@ def test_import_tidegate_loads_nothing_heavier_than_torch(fresh_imports):
 
 def test_import_tidegate_adds_less_than_a_moment_to_import_torch(fresh_imports):
     assert min(told["seconds"] for told in fresh_imports) < LIMIT
+
+
+def told_by(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    return done.stdout
+
+
+def test_the_front_loads_what_is_asked_for():
+    assert told_by("import sys, tidegate; print('torch' in sys.modules)") == "False\n"
+    assert told_by("import sys, tidegate.cli.app; print('torch' in sys.modules)") == "False\n"
+    assert told_by("import tidegate as tg; print(tg.gates.trace is tg.trace, tg.nn.GRU is tg.GRU)") == "True True\n"
+
+
+def test_the_front_has_what_it_names():
+    assert set(tg.__all__) | {"gates", "nn", "ops", "equations"} <= set(dir(tg))
+    for name in dir(tg):
+        getattr(tg, name)
+    with pytest.raises(AttributeError, match="module 'tidegate' has no attribute 'grue'"):
+        tg.grue  # noqa: B018
+
+
+def test_type_checkers_see_the_front_too():
+    """All but what is on a floor above."""
+    tree = ast.parse((SOURCE / "__init__.py").read_text())
+    seen = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert set(tg.__all__) - seen == {"GRUClassifier", "GRURegressor", "fit"}

@@ -240,7 +240,7 @@ def test_options_that_do_not_go_together_are_refused():
 def test_a_variant_without_an_update_gate_cannot_be_taught(variant, name, value):
     words = f"{name} must not be given with variant '{variant}', which has no update gate; got "
     assert_refused(lambda: Settings(variant=variant, **{name: value}), InputValueError, words)
-    assert Settings(variant=variant, memory_steps=0).memory_steps == "0"
+    assert Settings(variant=variant, memory_steps="0").memory_steps == "0"
 
 
 def test_readers_are_told_what_was_given():

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from tidegate import __version__
+from tidegate.cli.loading import NOTHING_WRITTEN, loading
 from tidegate.cli.options import with_settings
 from tidegate.extras import require
 
@@ -71,9 +72,10 @@ def demo(
     """
     console = Console()
     with _refusals(console):
-        for package in _DEMO_PACKAGES:
-            require(package, "demo")
-        from tidegate.cli.demo import run  # noqa: PLC0415 - torch and Lightning load only for a command that needs them
+        with loading():
+            for package in _DEMO_PACKAGES:
+                require(package, "demo")
+            from tidegate.cli.demo import run  # noqa: PLC0415 - torch and Lightning load only for a command that needs them
 
         run(console, out, seed=seed, steps=steps, clips=clips, overwrite=overwrite)
 
@@ -103,7 +105,8 @@ def doctor(
     """
     console = Console()
     with _refusals(console):
-        from tidegate.cli.doctor import run  # noqa: PLC0415 - torch loads only for a command that needs it
+        with loading():
+            from tidegate.cli.doctor import run  # noqa: PLC0415 - torch loads only for a command that needs it
 
         run(console, source, data=data, layer=layer, batch_first=batch_first, as_json=as_json)
 
@@ -127,9 +130,10 @@ def train(
     """
     console = Console()
     with _refusals(console, "Interrupted; --resume goes on after the last whole epoch."):
-        for package in _TRAIN_PACKAGES:
-            require(package, "train")
-        from tidegate.cli.train import run_train  # noqa: PLC0415 - Lightning loads only for a command that needs it
+        with loading():
+            for package in _TRAIN_PACKAGES:
+                require(package, "train")
+            from tidegate.cli.train import run_train  # noqa: PLC0415 - Lightning loads only for a command that needs it
 
         run_train(console, out, config=config, resume=resume, given=given | ({"data": data} if data else {}))
 
@@ -159,9 +163,10 @@ def predict(
     """What a trained network says of new sequences, as a table, or as cuts or chapters of recordings."""
     console = Console()
     with _refusals(console):
-        for package in _TRAIN_PACKAGES:
-            require(package, "train")
-        from tidegate.cli.train import run_predict  # noqa: PLC0415 - Lightning loads only for a command that needs it
+        with loading():
+            for package in _TRAIN_PACKAGES:
+                require(package, "train")
+            from tidegate.cli.train import run_predict  # noqa: PLC0415 - Lightning loads only for a command that needs it
 
         run_predict(console, run, data, out, edl_rate=edl_rate, ray=ray)
 
@@ -189,9 +194,10 @@ def inspect(
     """
     console = Console()
     with _refusals(console):
-        for package in (*_TRAIN_PACKAGES, *_PAGE_PACKAGES):
-            require(package, "demo")
-        from tidegate.cli.runs import run_inspect  # noqa: PLC0415 - Lightning loads only for a command that needs it
+        with loading():
+            for package in (*_TRAIN_PACKAGES, *_PAGE_PACKAGES):
+                require(package, "demo")
+            from tidegate.cli.runs import run_inspect  # noqa: PLC0415 - Lightning loads only for a command that needs it
 
         run_inspect(
             console, run, data, out, sequences=sequences, ids=ids or [], layers=layers or [], labelled=not unlabelled
@@ -203,9 +209,10 @@ def compare(runs: Annotated[list[Path], typer.Argument(help="The folders of fini
     """Finished runs side by side: scores, sizes, seconds, and which settings differ."""
     console = Console()
     with _refusals(console):
-        for package in _TRAIN_PACKAGES:
-            require(package, "train")
-        from tidegate.cli.runs import run_compare  # noqa: PLC0415 - Lightning loads only for a command that needs it
+        with loading():
+            for package in _TRAIN_PACKAGES:
+                require(package, "train")
+            from tidegate.cli.runs import run_compare  # noqa: PLC0415 - Lightning loads only for a command that needs it
 
         run_compare(console, runs)
 
@@ -218,15 +225,16 @@ def card(
     """A model card, made of a run's facts: data, scores, limits."""
     console = Console()
     with _refusals(console):
-        for package in _TRAIN_PACKAGES:
-            require(package, "train")
-        from tidegate.cli.runs import run_card  # noqa: PLC0415 - Lightning loads only for a command that needs it
+        with loading():
+            for package in _TRAIN_PACKAGES:
+                require(package, "train")
+            from tidegate.cli.runs import run_card  # noqa: PLC0415 - Lightning loads only for a command that needs it
 
         run_card(console, run, out)
 
 
 @contextmanager
-def _refusals(console: Console, interrupted: str = "Interrupted; nothing was written.") -> Iterator[None]:
+def _refusals(console: Console, interrupted: str = NOTHING_WRITTEN) -> Iterator[None]:
     """A refusal as one sentence and exit code 2, a disk that fails or memory that ends as one and 1, an interrupt as
     one and 130.
     """

@@ -1,5 +1,21 @@
 """Training: models, the loop, folders of results, and the demo; needs the extra `train`."""
 
-from tidegate.train.folders import load_classifier, save_classifier
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tidegate.train.folders import load_classifier, save_classifier
 
 __all__ = ["load_classifier", "save_classifier"]
+
+
+def __getattr__(name: str) -> Any:
+    """Both load with torch, which the command line does not need to tell its options."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from tidegate.train import folders  # noqa: PLC0415
+
+    return getattr(folders, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
