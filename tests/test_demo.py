@@ -14,10 +14,8 @@ from tidegate.data.film import Film, open_film
 from tidegate.report import film_page
 from tidegate.train import demo
 from tidegate.train.demo import DEMO_SYSTEMS, Demo, metrics, run_demo
-from tidegate.train.folders import load_classifier
-from tidegate.train.loop import train_classifier
-from tidegate.train.models import ClassifierConfig, SequenceClassifier
-from tidegate.train.module import ClassifierTraining
+from tidegate.train.loop import fit_quietly
+from tidegate.train.model_file import load_model
 
 KEYS = ["dense", "rnn", "update-only", "gru", "gru-default-init"]
 
@@ -98,34 +96,33 @@ def test_every_network_sees_the_same_batches_of_training_films_and_is_tested_on_
         drawn.append((part, batch, options))
         return draw(self, rng, part, batch, **options)
 
-    def spied_train(model, given, **options):
-        given = list(given)
-        batches.append(given)
-        return train_classifier(model, given, **options)
+    def spied_fit(trainer, learner, given):
+        batches.append(list(given))
+        fit_quietly(trainer, learner, iter(batches[-1]))
 
     monkeypatch.setattr(Film, "draw", spied_draw)
-    monkeypatch.setattr(demo, "train_classifier", spied_train)
+    monkeypatch.setattr(demo, "fit_quietly", spied_fit)
     run_demo(film, steps=2, test_sequences=16)
     assert drawn == [("train", 64, {"any_advert": True})] * 2 + [("test", 16, {})]
     assert len(batches) == 5
     for given in batches[1:]:
-        for (x, label), (first_x, first_label) in zip(given, batches[0], strict=True):
-            assert torch.equal(x, first_x)
-            assert torch.equal(label, first_label)
+        for batch, first in zip(given, batches[0], strict=True):
+            assert torch.equal(batch.values, first.values)
+            assert torch.equal(batch.label, first.label)
 
 
 def test_each_training_film_is_tinted_the_same_in_all_its_frames(film, monkeypatch):
     seen = []
 
-    def spied(model, given, **options):
+    def spied(trainer, learner, given):
         seen.append(list(given))
-        return train_classifier(model, seen[-1], **options)
+        fit_quietly(trainer, learner, iter(seen[-1]))
 
-    monkeypatch.setattr(demo, "train_classifier", spied)
+    monkeypatch.setattr(demo, "fit_quietly", spied)
     run_demo(film, seed=4, steps=1, test_sequences=16)
     rng = np.random.default_rng(4)
     plain = torch.from_numpy(film.features[film.draw(rng, "train", 64, any_advert=True).index])
-    tint = seen[0][0][0] - plain
+    tint = seen[0][0].values - plain
     torch.testing.assert_close(tint, tint[:1].expand_as(tint), atol=1e-6, rtol=0)
     assert tint[0].std() == pytest.approx(0.3 * film.features.std(0).mean(), rel=0.2)
     assert (tint[0, 0] - tint[0, 1]).abs().max() > 0.05
@@ -144,8 +141,8 @@ def test_a_row_says_what_an_independent_count_says(film, partly, key):
     x = torch.from_numpy(film.features)[tests.index]
     model = partly.models[key]
     with torch.no_grad():
-        answers = model(x).argmax(-1).numpy()
-        seen = tg.trace(model.layer, (x - model.mean) * model.scale)
+        answers = model(x)[0].argmax(-1).numpy()
+        seen = tg.trace(model.layer, ((x - model.encoder.mean) * model.encoder.scale).float())
     assert row.accuracy == pytest.approx((answers == tests.label).mean())
     assert row.answer == film.shots[answers[0]]
     update, memory = seen.update.mean(-1).numpy(), seen.memory()[1:].mean(-1).numpy()
@@ -178,25 +175,25 @@ def test_elimination_is_what_one_reaches_who_knows_only_the_rest(film):
     assert demo.by_elimination(tests, 10) > 1 / 9
 
 
-def test_the_normalisation_centres_inputs_and_gives_them_length_4():
-    examples = torch.rand(500, 30) * (torch.rand(30) + 0.1) + torch.rand(30)
-    model = SequenceClassifier(ClassifierConfig("gru", 30, 4, ("a", "b")))
-    model.normalise_by(examples)
-    seen = model.normalise(examples.unsqueeze(1))
-    torch.testing.assert_close(seen.mean(0), torch.zeros(1, 30), atol=1e-5, rtol=0)
+def test_the_frames_of_the_training_part_have_length_4(film, short):
+    frames = film.features[np.concatenate([np.arange(*piece) for shot in film.pieces["train"] for piece in shot])]
+    seen = short.models["gru"].encoder(torch.from_numpy(frames).unsqueeze(1))[:, 0]
+    torch.testing.assert_close(seen.mean(0), torch.zeros(297), atol=1e-5, rtol=0)
     assert seen.square().sum(-1).mean().sqrt() == pytest.approx(4, rel=0.01)
 
 
-def test_the_gradient_is_clipped(monkeypatch):
-    monkeypatch.setattr(
-        ClassifierTraining, "configure_optimizers", lambda self: torch.optim.SGD(self.model.parameters(), lr=1.0)
-    )
-    model = SequenceClassifier(ClassifierConfig("gru", 3, 4, ("a", "b")))
-    before = torch.cat([parameter.detach().flatten().clone() for parameter in model.parameters()])
-    batches = [(torch.randn(6, 8, 3), torch.zeros(8, dtype=torch.long))]
-    train_classifier(model, batches, learning_rate=1.0, clip_norm=0.01)
-    after = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
-    assert (after - before).norm() == pytest.approx(0.01, rel=0.01)
+def test_the_gradient_is_clipped(film, monkeypatch):
+    norms: list[torch.Tensor] = []
+
+    def spied(trainer, learner, given):
+        with torch.no_grad():
+            learner.model.head.weight.mul_(1000)  # and the gradient of what is below it
+        fit_quietly(trainer, learner, given)
+        norms.append(sum(one.grad.square().sum() for one in learner.model.parameters()).sqrt())
+
+    monkeypatch.setattr(demo, "fit_quietly", spied)
+    run_demo(film, steps=1, test_sequences=16)
+    assert [float(norm) for norm in norms] == pytest.approx([1] * len(KEYS), rel=1e-3)
 
 
 @pytest.mark.slow
@@ -218,5 +215,7 @@ def test_trained_in_full_the_gated_systems_remember_and_the_others_do_not(tmp_pa
     film = open_film()
     tests = film.draw(np.random.default_rng(5), "test", 500)
     with torch.no_grad():
-        answers = load_classifier(out / "gru")(torch.from_numpy(film.features)[tests.index]).argmax(-1)
+        model, task = load_model(out / "gru" / "model.safetensors")
+        answers = model(torch.from_numpy(film.features)[tests.index])[0].argmax(-1)
+    assert task.categories == film.shots
     assert (answers.numpy() == tests.label).mean() >= 0.95

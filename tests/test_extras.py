@@ -189,36 +189,39 @@ try:
 except MissingExtraError as error:
     print(error)
 """
-CLASSIFIER = "tidegate.train.models.SequenceClassifier(tidegate.train.models.ClassifierConfig('gru', 2, 3, ('a', 'b')))"
+MODEL = """
+from tidegate.train.model import ModelConfig, SequenceModel
+from tidegate.train.tasks import Task
+from tidegate.data.sequences import Feature
+model = SequenceModel(ModelConfig((Feature("x"),), (False,), 2, per_step=False, hidden_size=3))
+tidegate.train.save_model(model, Task("classify", "y", "cross-entropy", ("a", "b")), {path!r})
+"""
 
 
 @pytest.mark.parametrize(
     ("absent", "code"),
     [
-        ("safetensors", f"tidegate.train.save_classifier({CLASSIFIER}, out)"),
-        ("safetensors", "tidegate.train.load_classifier(saved)"),
-        ("lightning", "import tidegate.train.module"),
-        ("torchmetrics", "import tidegate.train.module"),
+        ("safetensors", "save"),
+        ("safetensors", "tidegate.train.load_model({saved!r})"),
+        ("lightning", "import tidegate.train.learner"),
+        ("torchmetrics", "import tidegate.train.learner"),
     ],
 )
-def test_on_a_bare_install_training_and_its_folders_say_what_to_install(absent, code, tmp_path):
-    saved, out = tmp_path / "saved", tmp_path / "out"
-    subprocess.run(
-        [sys.executable, "-c", f"import tidegate.train\ntidegate.train.save_classifier({CLASSIFIER}, {str(saved)!r})"],
-        check=True,
-        timeout=120,
-    )
+def test_on_a_bare_install_training_and_its_files_say_what_to_install(absent, code, tmp_path):
+    saved, out = str(tmp_path / "saved"), str(tmp_path / "out")
+    program = "import tidegate.train\n" + MODEL.format(path=saved)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
     optional = {"lightning", "torchmetrics", "safetensors"} if absent == "safetensors" else {absent}
-    code = code.replace("saved)", f"{str(saved)!r})").replace("out)", f"{str(out)!r})")
-    program = BARE.format(absent=optional, code=code)
+    code = MODEL.format(path=out) if code == "save" else code.format(saved=saved)
+    program = BARE.format(absent=optional, code=code.strip().replace("\n", "\n    "))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)
     assert done.stdout == f"this needs the package {absent!r}: pip install 'tidegate[train]'\n", done.stderr
-    assert not out.exists()
+    assert not (tmp_path / "out").exists()
 
 
-def test_the_classifiers_folders_are_in_front_and_load_neither_lightning_nor_safetensors():
+def test_the_models_file_is_in_front_and_loads_neither_lightning_nor_safetensors():
     program = (
         "import sys, tidegate.train; print(tidegate.train.__all__, *{'lightning', 'safetensors'} & {*sys.modules})"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
-    assert done.stdout == "['load_classifier', 'save_classifier']\n"
+    assert done.stdout == "['load_model', 'save_model']\n"

@@ -1,122 +1,20 @@
-"""Folders of results: what is loaded is what was saved; damage is refused; a folder is filled whole or not at all."""
+"""Folders of results, which are filled whole or not at all."""
 
 import errno
-import json
 import os
 import stat
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
+from tests.test_train_model_file import TASK, model
 from tidegate.errors import FileError, FileMissingError, InputValueError
-from tidegate.train.folders import check_out, load_classifier, save_classifier, staged
-from tidegate.train.models import ClassifierConfig, SequenceClassifier
+from tidegate.train.folders import check_out, staged
+from tidegate.train.model_file import load_model, save_model
 
 
 def names(folder) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
-
-
-SYSTEMS = ["dense", "rnn", "update-only", "gru", "gru-reset-before"]
-
-
-def classifier(system="gru"):
-    model = SequenceClassifier(ClassifierConfig(system, 6, 5, ("cat", "dog", "<none>")))
-    model.normalise_by(torch.randn(20, 6) * 3 + 1)
-    return model
-
-
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_a_loaded_model_is_the_saved_one_to_the_bit(tmp_path, system):
-    model, x = classifier(system), torch.randn(9, 4, 6)
-    save_classifier(model, tmp_path / "run")
-    loaded = load_classifier(tmp_path / "run")
-    assert loaded.config == model.config
-    assert not loaded.training
-    assert torch.equal(loaded(x), model(x))
-
-
-def test_the_files_are_json_and_safetensors(tmp_path):
-    save_classifier(classifier(), tmp_path)
-    assert names(tmp_path) == ["config.json", "model.safetensors"]
-    config = json.loads((tmp_path / "config.json").read_text())
-    assert config["system"] == "gru"
-    assert config["classes"] == ["cat", "dog", "<none>"]
-    assert "layer.weight_ih_l0" in load_file(tmp_path / "model.safetensors")
-
-
-def spoil_weights(folder, change):
-    weights = load_file(folder / "model.safetensors")
-    change(weights)
-    save_file(weights, folder / "model.safetensors")
-
-
-@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_weights_that_are_not_finite_are_refused(tmp_path, bad):
-    save_classifier(classifier(), tmp_path)
-    spoil_weights(tmp_path, lambda weights: weights["layer.weight_hh_l0"].__setitem__((2, 1), bad))
-    with pytest.raises(FileError, match=r"must hold finite numbers; layer\.weight_hh_l0 holds NaN or infinity"):
-        load_classifier(tmp_path)
-
-
-def test_weights_of_another_shape_or_name_are_refused(tmp_path):
-    save_classifier(classifier(), tmp_path)
-    spoil_weights(tmp_path, lambda weights: weights.update({"head.bias": torch.zeros(4)}))
-    with pytest.raises(FileError, match=r"must hold head\.bias of \(3,\); it holds \(4,\)"):
-        load_classifier(tmp_path)
-    spoil_weights(tmp_path, lambda weights: weights.pop("head.bias"))
-    with pytest.raises(FileError, match=r"must hold head\.bias of \(3,\); it holds None"):
-        load_classifier(tmp_path)
-
-
-def test_truncated_weights_are_refused(tmp_path):
-    save_classifier(classifier(), tmp_path)
-    whole = (tmp_path / "model.safetensors").read_bytes()
-    for kept in (0, 5, 200, len(whole) - 1):
-        (tmp_path / "model.safetensors").write_bytes(whole[:kept])
-        with pytest.raises(FileError, match="truncated or not a safetensors file"):
-            load_classifier(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "{", "[]", "{}", '{"format": "other"}', '{"format": "tidegate.classifier/1", "system": "gru"}', "\x00\xff"],
-)
-def test_a_configuration_that_is_none_is_refused(tmp_path, text):
-    save_classifier(classifier(), tmp_path)
-    (tmp_path / "config.json").write_text(text, encoding="latin-1")
-    with pytest.raises(FileError, match=r"config\.json' is not "):
-        load_classifier(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("system", "lstm"),
-        ("hidden_size", "many"),
-        ("hidden_size", 0),
-        ("input_size", -1),
-        ("classes", 3),
-        ("classes", []),
-        ("hidden_size", True),
-    ],
-)
-def test_a_configuration_with_a_wrong_value_is_refused(tmp_path, key, value):
-    save_classifier(classifier(), tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {key: value}))
-    with pytest.raises(FileError, match="is not a classifier's configuration"):
-        load_classifier(tmp_path)
-
-
-@pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
-def test_a_missing_file_is_one_sentence(tmp_path, missing):
-    save_classifier(classifier(), tmp_path)
-    (tmp_path / missing).unlink()
-    with pytest.raises(FileMissingError, match=f"there is no file '.*{missing}'"):
-        load_classifier(tmp_path)
 
 
 def write_two(folder):
@@ -263,7 +161,7 @@ def test_an_error_that_is_not_of_the_folder_is_passed_on_as_it_is(tmp_path, erro
 
 def test_a_missing_file_inside_is_passed_on_as_it_is(tmp_path):
     with pytest.raises(FileMissingError), staged(tmp_path / "run") as folder:
-        load_classifier(folder)
+        load_model(folder / "model.safetensors")
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError])
@@ -322,12 +220,13 @@ def test_files_and_folders_have_ordinary_permissions(tmp_path, umask):
     before = os.umask(umask)
     try:
         with staged(tmp_path / "new" / "run") as folder:
-            save_classifier(classifier(), folder / "gru")
+            (folder / "gru").mkdir()
+            save_model(model(), TASK, folder / "gru" / "model.safetensors")
             (folder / "page.html").write_text("")
-        save_classifier(classifier(), tmp_path / "alone")
+        save_model(model(), TASK, tmp_path / "alone.safetensors")
     finally:
         os.umask(before)
-    paths = [*(tmp_path / "new").rglob("*"), *(tmp_path / "alone").rglob("*"), tmp_path / "new", tmp_path / "alone"]
-    assert len(paths) == 9
+    paths = list(tmp_path.rglob("*"))
+    assert len(paths) == 6
     for path in paths:
         assert stat.S_IMODE(path.stat().st_mode) == (0o777 if path.is_dir() else 0o666) & ~umask, path

@@ -36,12 +36,18 @@ def test_matrices_decay_alone():
     assert not decayed & kept
 
 
-@given(st.integers(1, 10**9), st.floats(1e-300, 1e5))
-def test_decay_that_nobody_chose_is_normalised(steps, learning_rate):
-    """Loshchilov & Hutter 2019, appendix B.1: what a step takes away goes with one by the square root of the steps."""
-    *_, decay, none = groups(steps, learning_rate=learning_rate)
-    assert decay * learning_rate == pytest.approx(0.1 / math.sqrt(steps))
+@given(st.integers(1, 10**6), st.integers(1, 1000), st.floats(1e-300, 1e5))
+def test_decay_that_nobody_chose_is_normalised(steps, epochs, learning_rate):
+    """Loshchilov & Hutter 2019, appendix B.1: a step's share goes with one by the square root of all steps."""
+    *_, decay, none = groups(steps * epochs, epochs=epochs, learning_rate=learning_rate)
+    assert decay * learning_rate == pytest.approx(0.1 / math.sqrt(steps * max(steps, epochs)))
+    assert steps * decay * learning_rate <= 0.1 * (1 + 1e-9) or steps < epochs
     assert none == 0
+
+
+def test_one_epoch_takes_a_tenth_at_most():
+    *_, decay, _ = groups(250, epochs=1, learning_rate=3e-3)
+    assert (1 - 3e-3 * decay) ** 250 == pytest.approx(0.9, abs=0.01)
 
 
 def test_no_decay_can_be_asked_for():

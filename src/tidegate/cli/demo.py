@@ -11,7 +11,8 @@ from tidegate.data.film import open_film
 from tidegate.report import DemoRecord, film_page
 from tidegate.train.demo import DEMO_SYSTEMS, DemoProgress, metrics, run_demo
 from tidegate.train.film_inspection import FLOWS
-from tidegate.train.folders import check_out, save_classifier, staged
+from tidegate.train.folders import check_out, staged
+from tidegate.train.model_file import save_model
 
 __all__ = ["run", "table"]
 
@@ -24,7 +25,8 @@ def run(console: Console, out: Path, *, seed: int, steps: int, clips: Path | Non
         with _bars(console) as bars:
             demo = run_demo(film, seed=seed, steps=steps, progress=_progress(bars, steps))
         for key, model in demo.models.items():
-            save_classifier(model, folder / key)
+            (folder / key).mkdir()
+            save_model(model, demo.task, folder / key / "model.safetensors")
         (folder / "report.html").write_text(film_page(demo.record), encoding="utf-8")
         (folder / "metrics.json").write_text(json.dumps(metrics(demo.record), indent=2) + "\n", encoding="utf-8")
     console.print()

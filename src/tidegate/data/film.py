@@ -9,7 +9,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate.data.video import mean_colours, read_video
+from tidegate.data.frames import GRID, tile_features
+from tidegate.data.sequences import Sequences
+from tidegate.data.video import TILE, mean_colours, read_video
 from tidegate.errors import FileError
 
 __all__ = [
@@ -44,8 +46,8 @@ KINDS = ("opening", "advert", "rest")
 OPENING, ADVERT, REST = range(3)
 
 STEPS = 50  # frames of a sequence
-FRAME = (88, 72)  # width and height of the pictures, half the programme's
-FEATURES = 11 * 9 * 3  # what a network sees of a frame: its mean colours over tiles of 8 x 8 pixels
+FRAME = (GRID[0] * TILE, GRID[1] * TILE)  # width and height of the pictures, half the programme's
+FEATURES = GRID[0] * GRID[1] * 3  # what a network sees of a frame: its mean colours over tiles of 8 x 8 pixels
 
 _OPENING_STEPS = 5
 _TRAINING_SHARE = 0.7  # of every shot and of the advert, in the order of time
@@ -88,6 +90,16 @@ class Film:
         films = [self._cut(rng, self.pieces[part], any_advert) for _ in range(batch)]
         index, kind, shot, run = np.stack(films, axis=-1).swapaxes(0, 1)
         return FilmBatch(index, kind, shot, run, label=shot[0].copy())
+
+    def runs(self, part: Part) -> Sequences:
+        """The programme's frames and the advert's in that part, each run of consecutive ones a sequence."""
+        pieces = [piece for shot in self.pieces[part] for piece in shot]
+        return Sequences(
+            tile_features(*GRID),
+            np.concatenate([self.features[start:stop] for start, stop in pieces]),
+            np.cumsum([0, *(stop - start for start, stop in pieces)]),
+            [f"frames {start} to {stop - 1}" for start, stop in pieces],
+        )
 
     def _cut(self, rng: np.random.Generator, pieces: list[Pieces], any_advert: bool) -> NDArray[np.int64]:
         """One film as (T, 4): frame, kind, shot and run of every step."""

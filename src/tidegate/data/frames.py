@@ -12,10 +12,20 @@ from tidegate.data.sequences import Columns, Feature, Recorded, Sequences
 from tidegate.data.video import TILE, Decoded, mean_colours
 from tidegate.errors import FileError, InputValueError
 
-__all__ = ["GRID", "read_frames"]
+__all__ = ["GRID", "read_frames", "tile_features"]
 
 #: Tiles from left to right, and from top to bottom: 297 numbers, as in the demo.
 GRID = (11, 9)
+
+
+def tile_features(wide: int, high: int) -> tuple[Feature, ...]:
+    """The names of a frame's mean colours: left to right by top to bottom, red, green and blue."""
+    return tuple(
+        Feature(f"row{row}_column{column}_{colour}")
+        for row in range(high)
+        for column in range(wide)
+        for colour in ("red", "green", "blue")
+    )
 
 
 def read_frames(
@@ -43,12 +53,7 @@ def read_frames(
         raise InputValueError(f"grid must be two whole numbers from 1 to 512, columns and rows; got {grid!r}")
     of_files = folder_label(files, label, columns)
     wide, high = grid
-    features = tuple(
-        Feature(f"row{row}_column{column}_{colour}")
-        for row in range(high)
-        for column in range(wide)
-        for colour in ("red", "green", "blue")
-    )
+    features = tile_features(wide, high)
     rows, times, lengths = Rows((len(features),), np.float32), Rows((), np.float64), []
     ends, rates = [], []
     for found in files:

@@ -4,7 +4,9 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +17,14 @@ from tidegate import __version__
 from tidegate.data.film import Film, FilmBatch
 from tidegate.nn.init import chrono_
 from tidegate.report.records import DemoRecord, FilmRecord, Span, SystemRecord
+from tidegate.train.batches import Batch
+from tidegate.train.encoder import statistics
 from tidegate.train.film_inspection import Inspection, gates, inspect
-from tidegate.train.loop import train_classifier
-from tidegate.train.models import ClassifierConfig, SequenceClassifier, SystemName
+from tidegate.train.learner import Learner
+from tidegate.train.loop import fit_quietly, quiet, quiet_trainer
+from tidegate.train.model import ModelConfig, SequenceModel, Variant
+from tidegate.train.settings import Settings
+from tidegate.train.tasks import Task
 
 __all__ = ["DEMO_SYSTEMS", "TRAINING_STEPS", "Demo", "DemoProgress", "DemoSystem", "metrics", "run_demo"]
 
@@ -27,7 +34,6 @@ HIDDEN = 128
 TEST_SEQUENCES = 1000
 CHRONO_STEPS = films.STEPS  # the memory that the gated systems start with: the length of the film
 
-_LEARNING_RATE = 3e-3
 _TINT = 0.3  # of the spread of a tile's colour
 _TESTS_SEED = 1_000_003  # the test films are the same whatever the training's seed
 
@@ -38,7 +44,7 @@ class DemoSystem:
 
     key: str
     title: str
-    system: SystemName
+    variant: Variant
     chrono: bool
 
 
@@ -59,7 +65,9 @@ class Demo:
     """What the demo found, and the networks it trained, by their key."""
 
     record: DemoRecord
-    models: dict[str, SequenceClassifier]
+    models: dict[str, SequenceModel]
+    #: What each of them is asked.
+    task: Task
 
 
 def run_demo(
@@ -75,6 +83,7 @@ def run_demo(
     rng = np.random.default_rng(seed)
     training = [_training_batch(film, rng) for _ in range(steps)]
     tests = film.draw(np.random.default_rng(_TESTS_SEED), "test", test_sequences)
+    task = Task("classify", "opening", "cross-entropy", film.shots)
     models, rows = {}, []
     for system in DEMO_SYSTEMS:
         with torch.random.fork_rng(devices=[]):
@@ -82,11 +91,16 @@ def run_demo(
             model = _model(system, film)
             untrained = gates(model, features, tests)
             start = time.perf_counter()
-            batches = ((features[batch.index] + tint, torch.from_numpy(batch.label)) for batch, tint in training)
-            report = None if progress is None else _named(progress, system.key)
-            trained = train_classifier(model, batches, learning_rate=_LEARNING_RATE, progress=report)
+            settings = Settings(
+                variant=system.variant, hidden_size=HIDDEN, batch_size=BATCH, epochs=1, schedule="constant", seed=seed
+            )
+            report = None if progress is None else partial(progress, system.key)
+            learner = _Watched(model.train(), task, settings, steps, report)
+            with quiet():
+                trainer = quiet_trainer(devices=1, max_epochs=1, gradient_clip_val=settings.clip_norm, logger=False)
+                fit_quietly(trainer, learner, (_batch(features, films, tint) for films, tint in training))
             seconds = time.perf_counter() - start
-        curves = (np.array(trained.losses, np.float32), np.array(trained.accuracies, np.float32))
+        curves = (np.array(learner.losses, np.float32), np.array(learner.accuracies, np.float32))
         rows.append(_row(system, model, untrained, inspect(model, features, tests), seconds, curves, film.shots))
         models[system.key] = model
     record = DemoRecord(
@@ -102,7 +116,7 @@ def run_demo(
         systems=tuple(rows),
         versions={"tidegate": __version__, "torch": torch.__version__, "python": platform.python_version()},
     )
-    return Demo(record, models)
+    return Demo(record, models, task)
 
 
 def metrics(record: DemoRecord) -> dict[str, object]:
@@ -120,10 +134,53 @@ def metrics(record: DemoRecord) -> dict[str, object]:
     }
 
 
-def _model(system: DemoSystem, film: Film) -> SequenceClassifier:
-    model = SequenceClassifier(ClassifierConfig(system.system, films.FEATURES, HIDDEN, film.shots))
-    pieces = [piece for shot in film.pieces["train"] for piece in shot]
-    model.normalise_by(torch.from_numpy(np.concatenate([film.features[start:stop] for start, stop in pieces])))
+class _Watched(Learner):
+    """A learner that keeps the loss and the share of right answers of every step, and tells of them."""
+
+    def __init__(
+        self,
+        model: SequenceModel,
+        task: Task,
+        settings: Settings,
+        steps: int,
+        progress: Callable[[int, float, float], None] | None,
+    ) -> None:
+        super().__init__(model, task, settings, steps)
+        self.progress = progress
+        self.losses: list[float] = []
+        self.accuracies: list[float] = []
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The answers, which are counted."""
+        answers = super().forward(batch)
+        assert batch.label is not None
+        self.accuracies.append(float((answers.argmax(-1) == batch.label).double().mean()))
+        return answers
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """The loss of one batch, which is kept."""
+        loss = super().training_step(batch, batch_index)
+        self.losses.append(float(loss.detach()))
+        return loss
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Tell how it goes."""
+        if self.progress is not None:
+            self.progress(len(self.losses), self.losses[-1], self.accuracies[-1])
+
+
+def _model(system: DemoSystem, film: Film) -> SequenceModel:
+    frames = film.runs("train")
+    config = ModelConfig(
+        features=frames.features,
+        flagged=(False,) * len(frames.features),
+        outputs=len(film.shots),
+        per_step=False,
+        variant=system.variant,
+        hidden_size=HIDDEN,
+    )
+    model = SequenceModel(config)
+    model.encoder.fit(statistics(frames, np.arange(len(frames))))
     if system.chrono:
         chrono_(model.layer, CHRONO_STEPS)
     return model
@@ -150,13 +207,22 @@ def _training_batch(film: Film, rng: np.random.Generator) -> tuple[FilmBatch, Te
     return batch, torch.from_numpy(tint)
 
 
-def _named(progress: DemoProgress, key: str) -> Callable[[int, float, float], None]:
-    return lambda step, loss, accuracy: progress(key, step, loss, accuracy)
+def _batch(features: Tensor, drawn: FilmBatch, tint: Tensor) -> Batch:
+    """Films as a network is trained on them."""
+    steps, count = drawn.index.shape
+    return Batch(
+        numbers=np.arange(count),
+        values=features[drawn.index] + tint,
+        lengths=torch.full((count,), steps),
+        label=torch.from_numpy(drawn.label).double(),
+        start=0,
+        last=True,
+    )
 
 
 def _row(
     system: DemoSystem,
-    model: SequenceClassifier,
+    model: SequenceModel,
     untrained: tuple[float, ...],
     seen: Inspection,
     seconds: float,

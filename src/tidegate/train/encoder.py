@@ -132,7 +132,8 @@ class Encoder(nn.Module):
 
     def forward(self, values: Shaped[Tensor, "T B F"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "T B E"]:
         """The inputs of the recurrent layer."""
-        numbers = values[..., self._numbers]
+        alone = len(self._numbers) == values.shape[-1]  # and in their order: no copy
+        numbers = values if alone else values[..., self._numbers]
         missing = numbers.isnan()
         normal = (numbers.double() - self.mean) * self.scale  # in double, for a time stamp has ten digits
         parts = [torch.where(missing, 0, normal).to(dtype)]
@@ -143,4 +144,4 @@ class Encoder(nn.Module):
             missing, codes = values[..., place].isnan(), values[..., place].nan_to_num(-1).long()
             codes = torch.where(missing, count, torch.where((codes < 0) | (codes >= count), count + 1, codes))
             parts.append(table(codes).to(dtype))
-        return torch.cat(parts, -1)
+        return torch.cat(parts, -1) if len(parts) > 1 else parts[0]

@@ -1,4 +1,4 @@
-"""What a trained classifier does with sequences whose parts are known: answers, gates, memory and gradient flow."""
+"""What a trained network does with sequences whose parts are known: answers, gates, memory and gradient flow."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tidegate.data.film import KINDS, FilmBatch
-from tidegate.gates import gradient_flow, trace
-from tidegate.train.models import SequenceClassifier
+from tidegate.gates import gradient_flow
+from tidegate.train.model import SequenceModel
 
 __all__ = ["FLOWS", "Inspection", "gates", "inspect"]
 
@@ -34,19 +34,19 @@ class Inspection:
 
 
 @torch.no_grad()
-def gates(model: SequenceClassifier, features: Float[Tensor, "N I"], tests: FilmBatch) -> tuple[float, ...]:
+def gates(model: SequenceModel, features: Float[Tensor, "N I"], tests: FilmBatch) -> tuple[float, ...]:
     """Per kind of step, the mean update gate over units and steps of the test films."""
     model.eval()
     kind = torch.from_numpy(tests.kind)
     total = torch.zeros(len(KINDS))
     for here in _slices(tests):
-        update = trace(model.layer, model.normalise(features[tests.index[:, here]])).update.mean(-1)
-        total += _per_kind(update, kind[:, here])
+        _, seen = model.traced(features[tests.index[:, here]])
+        total += _per_kind(seen.update.mean(-1), kind[:, here])
     return tuple((total / _counts(kind)).tolist())
 
 
 @torch.no_grad()
-def inspect(model: SequenceClassifier, features: Float[Tensor, "N I"], tests: FilmBatch) -> Inspection:
+def inspect(model: SequenceModel, features: Float[Tensor, "N I"], tests: FilmBatch) -> Inspection:
     """Ask `model` every film of `tests`, whose frames are rows of `features`, and look inside while it answers."""
     model.eval()
     label, kind = torch.from_numpy(tests.label), torch.from_numpy(tests.kind)
@@ -54,8 +54,8 @@ def inspect(model: SequenceClassifier, features: Float[Tensor, "N I"], tests: Fi
     update, memory = torch.zeros(len(KINDS)), torch.zeros(len(KINDS))
     first = None
     for here in _slices(tests):
-        seen = trace(model.layer, model.normalise(features[tests.index[:, here]]))
-        answers = model.head(seen.hidden[-1]).argmax(-1)
+        scores, seen = model.traced(features[tests.index[:, here]])
+        answers = scores.argmax(-1)
         shares = seen.memory()
         right += int((answers == label[here]).sum())
         update += _per_kind(seen.update.mean(-1), kind[:, here])
@@ -63,7 +63,7 @@ def inspect(model: SequenceClassifier, features: Float[Tensor, "N I"], tests: Fi
         if first is None:
             first = (int(answers[0]), seen.update[:, 0], seen.reset[:, 0], shares[:, 0])
     assert first is not None
-    flow = gradient_flow(model.layer, model.normalise(features[tests.index[:, :FLOWS]]))
+    flow = gradient_flow(model.layer, model.encoder(features[tests.index[:, :FLOWS]]))
     return Inspection(
         right / len(label),
         tuple((update / _counts(kind)).tolist()),

@@ -19,7 +19,7 @@ from tidegate.train.fingerprint import fingerprint
 from tidegate.train.keeper import Keeper, Moment
 from tidegate.train.lanes import chunk_of, in_lanes
 from tidegate.train.learner import Learner
-from tidegate.train.loop import fit_quietly, quiet
+from tidegate.train.loop import fit_quietly, quiet, quiet_trainer
 from tidegate.train.model import ModelConfig, SequenceModel
 from tidegate.train.processes import ALONE, Processes
 from tidegate.train.settings import UNGATED, Settings
@@ -29,7 +29,6 @@ from tidegate.train.tasks import Task, is_known
 
 require("lightning", "train")
 
-import lightning.pytorch as lightning  # noqa: E402
 from lightning.pytorch.loggers import TensorBoardLogger  # noqa: E402
 
 __all__ = ["Fitted", "evaluate", "fit_model", "new_model"]
@@ -145,16 +144,12 @@ def fit_model(
             keeper.resume(learner, folder / "last.safetensors")
         if not keeper.over(settings):
             with quiet(), processes.together(), torch.random.fork_rng(devices=[]):
-                trainer = lightning.Trainer(
-                    accelerator="cpu",
+                trainer = quiet_trainer(
                     max_epochs=settings.epochs - keeper.standing.epoch,
                     gradient_clip_val=settings.clip_norm or None,
                     precision="32-true" if settings.precision == "32" else "bf16-mixed",
                     callbacks=[keeper],
                     logger=logs is not None and TensorBoardLogger(logs.parent, name=logs.name, version=""),
-                    enable_checkpointing=False,
-                    enable_progress_bar=False,
-                    enable_model_summary=False,
                     num_sanity_val_steps=0,
                     **processes.trainer_options(),
                 )

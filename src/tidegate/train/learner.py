@@ -23,7 +23,7 @@ import lightning.pytorch as lightning  # noqa: E402
 __all__ = ["Learner"]
 
 _WARM_UP = 0.05  # of all steps, but no more than a hundred
-_NORMALISED_DECAY = 0.1  # of the weights in a step at the full learning rate, if there were but one step
+_NORMALISED_DECAY = 0.1
 
 
 class Learner(lightning.LightningModule):
@@ -134,11 +134,13 @@ class Learner(lightning.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW; weights decay, biases, gains and initial states do not.
 
-        If nobody says by how much, it is less the more steps there are, as Loshchilov & Hutter 2019 normalise it.
+        If nobody says by how much, it is less the more steps there are, as Loshchilov & Hutter 2019 normalise it; but
+        no epoch takes more than a tenth of a weight, for data that are seen but a few times need no decay.
         """
         decay = self.settings.weight_decay
         if decay is None:
-            decay = _NORMALISED_DECAY / (self.settings.learning_rate * math.sqrt(self.steps))
+            slow = max(math.sqrt(self.steps), self.steps / self.settings.epochs)
+            decay = _NORMALISED_DECAY / (self.settings.learning_rate * slow)
         decayed: list[nn.Parameter] = []
         kept: list[nn.Parameter] = []
         for module in self.model.modules():

@@ -5,48 +5,27 @@ import signal
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-
-from torch import Tensor
+from typing import Any
 
 from tidegate.extras import require
-from tidegate.train.models import SequenceClassifier
-from tidegate.train.module import ClassifierTraining, Progress, ProgressCallback
 
+require("torchmetrics", "train")  # first, for Lightning needs it too
 require("lightning", "train")
 
 import lightning.pytorch as lightning  # noqa: E402
 
-__all__ = ["fit_quietly", "quiet", "train_classifier"]
+__all__ = ["fit_quietly", "quiet", "quiet_trainer"]
 
 
-def train_classifier(
-    model: SequenceClassifier,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    *,
-    learning_rate: float,
-    clip_norm: float = 1.0,
-    progress: Progress | None = None,
-) -> ClassifierTraining:
-    """Train `model` in place, one step for each batch: x (T, B, I) and label (B,); returns its record of losses.
-
-    Raises `KeyboardInterrupt` if interrupted, with the model as the last whole step left it.
-    """
-    training = ClassifierTraining(model.train(), learning_rate)
-    with quiet():
-        trainer = lightning.Trainer(
-            accelerator="cpu",
-            devices=1,
-            max_epochs=1,
-            gradient_clip_val=clip_norm,
-            callbacks=[] if progress is None else [ProgressCallback(progress)],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        fit_quietly(trainer, training, (batch for batch in batches))  # a list would pass for several loaders at once
-    model.eval()
-    return training
+def quiet_trainer(**options: Any) -> lightning.Trainer:
+    """Lightning's trainer on the CPU, which writes nothing to terminal or disk; to be used where it is `quiet`."""
+    return lightning.Trainer(
+        accelerator="cpu",
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
 
 
 def fit_quietly(

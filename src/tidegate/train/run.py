@@ -23,16 +23,17 @@ from tidegate.errors import FileError, FileMissingError, InputValueError
 from tidegate.report.run_page import run_page
 from tidegate.report.run_records import RunRecord
 from tidegate.train.batches import Batches
-from tidegate.train.checkpoint import Checkpoint, clear_unfinished, read_checkpoint, write_checkpoint, write_whole
+from tidegate.train.checkpoint import clear_unfinished, write_whole
 from tidegate.train.fingerprint import PLACES
 from tidegate.train.fitting import Fitted, evaluate, new_model, threads
 from tidegate.train.folders import check_out
-from tidegate.train.forecast import Forecast, forecast_for, task_from, with_target
+from tidegate.train.forecast import Forecast, forecast_for, with_target
 from tidegate.train.inspection import Asked, inspect
 from tidegate.train.keeper import Moment
 from tidegate.train.lanes import chunk_of
 from tidegate.train.marks import EDL, with_edl_label, with_held
-from tidegate.train.model import ModelConfig, SequenceModel
+from tidegate.train.model import SequenceModel
+from tidegate.train.model_file import load_model, save_model
 from tidegate.train.predict import answers
 from tidegate.train.processes import ALONE, Processes, processes_here
 from tidegate.train.refit import fit_all
@@ -287,8 +288,7 @@ def _begun(folder: Path | None, settings: Settings, *, resume: bool) -> bool:
 
 
 def _write(run: Run, folder: Path) -> None:
-    state = {"config": run.model.config.to_dict(), "task": run.task.to_dict()}
-    write_checkpoint(Checkpoint(run.model.state_dict(), state), folder / _MODEL)
+    save_model(run.model, run.task, folder / _MODEL)
     text = json.dumps(_finite(run.facts), indent=2, ensure_ascii=False, allow_nan=False)
     write_whole(folder / _RUN, (text + "\n").encode())
 
@@ -305,17 +305,9 @@ def load_run(folder: str | Path) -> Run:
         raise FileMissingError(f"there is no folder {str(folder)!r}")
     if (folder / _CONFIG).is_file() and not (folder / _MODEL).is_file():
         raise FileMissingError(f"{str(folder)!r} holds a run that was cut off: go on with it first (--resume)")
-    found = read_checkpoint(folder / _MODEL)
-    path = str(folder / _MODEL)
-    try:
-        model = SequenceModel(ModelConfig.from_dict(found.state["config"]))
-        task = task_from(found.state["task"])
-        model.load_state_dict(found.tensors)
-    except (InputValueError, KeyError, TypeError, RuntimeError) as error:
-        told = " ".join(str(error).split())
-        raise FileError(f"{path!r} does not hold a model of this version of Tidegate: {told}") from error
+    model, task = load_model(folder / _MODEL)
     settings = Settings.from_dict(read_settings(folder / _CONFIG))
-    return Run(model.eval(), task, settings, _read_facts(folder / _RUN))
+    return Run(model, task, settings, _read_facts(folder / _RUN))
 
 
 def run_files(folder: str | Path) -> dict[str, bytes]:

@@ -96,7 +96,8 @@ class Settings:
     schedule: str = option("cosine", "cosine, or constant, each after a warm-up.")
     weight_decay: float | None = option(
         None,
-        "Decoupled weight decay; if not given, 0.1 / (learning_rate x the square root of the steps of training).",
+        "Decoupled weight decay; if not given, 0.1 / (learning_rate x the square root of all steps), but at most "
+        "0.1 / (learning_rate x the steps of an epoch).",
     )
     clip_norm: float = option(1.0, "The gradient's largest norm; 0 leaves it as it is.")
     seed: int = option(0, "Draws the parts, the first weights and the order of the sequences.")
