@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import tidegate as tg
 from benchmarks.plain_loop import Scores, Signals, plain_classifier, plain_language
-from benchmarks.sets import ARCHIVE, CLIPS, NEXT, TEXT, Material, material
+from benchmarks.sets import ARCHIVE, CLIPS, TEXT, Material, material
 from benchmarks.table import digits, markdown
 from benchmarks.words import Parser, refuse
 from tidegate.data.sequences import Sequences
@@ -69,7 +69,9 @@ def _print_set(name: str, chosen: Material, variants: list[str], seeds: int, thr
 
         rows.append(_row(f"tidegate, {variant}", ours, seeds))
     rows.append(_row(_PLAIN, _plain(train, test), seeds))
-    asked = f"{len(test)} to test" if chosen.label != NEXT else f"{test.lengths.sum()} steps to test"
+    assert test.label is not None
+    known = np.count_nonzero(~np.isnan(test.label.values))
+    asked = f"{known} {'steps ' if test.label.per_step else ''}to test"
     print(f"{name}: {len(train)} sequences of up to {train.lengths.max()} steps, {asked}")
     print(markdown(["network", "accuracy", "±", "loss", "seconds"], rows), flush=True)
 

@@ -1,5 +1,8 @@
 """Layers exported with a time axis of any length, for a process without the run-time check of annotations."""
 
+import subprocess
+import sys
+import tempfile
 from typing import Any
 
 import torch
@@ -26,6 +29,19 @@ def exported(name: str, layer: nn.Module, axes: dict[int, Any], **given: Tensor)
     print(f"{name}:", *sorted(called & {"tidegate.recurrence", "scan"}))
 
 
+def loaded_elsewhere(layer: nn.Module, x: Tensor) -> None:
+    """A saved program is loaded and run where nothing but the operators was imported."""
+    with tempfile.TemporaryDirectory() as folder:
+        program, given = f"{folder}/program.pt2", f"{folder}/given.pt"
+        torch.export.save(torch.export.export(layer, (x,), strict=False), program)
+        torch.save((x, layer(x)), given)
+        code = (
+            f"import tidegate.ops, torch; x, told = torch.load({given!r}); "
+            f"torch.testing.assert_close(torch.export.load({program!r}).module()(x), told)"
+        )
+        subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
 def main() -> None:
     torch.manual_seed(0)
     time = {0: TIME}
@@ -39,6 +55,8 @@ def main() -> None:
     exported("any batch", tg.GRU(3, 4), {0: TIME, 1: BATCH})
 
     layer, x = tg.GRU(3, 4), torch.randn(6, 2, 3)
+    loaded_elsewhere(layer, x)
+    print("loaded by another process")
     torch.testing.assert_close(torch.compile(layer, fullgraph=True)(x), layer(x))
     print("compiled by the default backend")
 

@@ -3,10 +3,13 @@
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
+from typer.testing import CliRunner
 
 from tests.test_cli import interruptible, names
+from tidegate.cli.app import app
 
 BEGIN = "import os, signal, time\nfrom tidegate.cli.loading import loading\n"
 INTERRUPT = "os.kill(os.getpid(), signal.SIGINT); time.sleep(0.01)"
@@ -56,3 +59,24 @@ def test_commands_that_are_interrupted_while_they_load(words, package, tmp_path)
     assert (process.returncode, output) == (130, SENTENCE), told[-500:]
     assert "Traceback" not in told
     assert names(tmp_path) == []
+
+
+def test_nobody_listens_any_more():
+    """`tidegate train ... | tee log`: the interrupt ends tee, too."""
+    code = (
+        f"import sys\nread, write = os.pipe()\nos.dup2(write, 1)\nos.close(write)\nos.close(read)\n"
+        f"with loading():\n try:\n  {INTERRUPT}\n except BaseException as e:\n  sys.stderr.write(repr(e))"
+    )
+    status, output, told = run(code)
+    assert (status, output) == (130, "")
+    assert "Error(" not in told
+
+
+@pytest.mark.usefixtures("as_users_run_it")
+def test_other_threads_have_their_commands():
+    told = []
+    thread = threading.Thread(target=lambda: told.append(CliRunner().invoke(app, ["doctor", "nothing.pt"])))
+    thread.start()
+    thread.join()
+    assert told[0].exit_code == 2
+    assert "nothing.pt" in told[0].output

@@ -123,5 +123,6 @@ def test_a_time_axis_of_any_length_is_exported_and_compiled():
         "reference, both ways, mask: scan",
         "autocast: scan",
         "any batch: tidegate.recurrence",
+        "loaded by another process",
         "compiled by the default backend",
     ]

@@ -82,23 +82,57 @@ def test_truncated_files_are_refused(path):
     whole = path.read_bytes()
     for kept in (0, 5, 200, len(whole) - 1):
         path.write_bytes(whole[:kept])
-        assert_refused(lambda: load_model(path), FileError, "model.safetensors' ")
+        assert_refused(lambda: load_model(path), FileError, "is truncated or not a safetensors file")
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "words"),
     [
-        {"config": None}, {"task": {}}, {"config": {"hidden_size": 5}}, {"format": "other"},
+        ({"config": None}, "does not hold a model of this version"),
+        ({"task": {}}, "does not hold a model of this version"),
+        ({"config": {"hidden_size": 5}}, "a model must have features, "),
+        ({"format": "other"}, "is not a checkpoint of the format"),
     ],
-)  # fmt: skip
-def test_a_header_that_is_none_of_ours_is_refused(path, change):
+)
+def test_a_header_that_is_none_of_ours_is_refused(path, change, words):
     spoil(path, header=lambda told: told.update(change))
-    assert_refused(lambda: load_model(path), FileError, "model.safetensors' ")
+    assert_refused(lambda: load_model(path), FileError, words)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("categories", [], "categories must be a list of names"),
+        ("categories", "zzz", "categories must be a list of names"),
+        ("categories", ["one"], "it gives numbers, 3 a sequence, but is asked for 1 a sequence"),
+        ("categories", None, "it gives numbers, 3 a sequence, but is asked for 1 a sequence"),
+        ("name", "label-steps", "it gives numbers, 3 a sequence, but is asked for 3 a step"),
+        ("name", 5, "name must be one of"),
+        ("mean", "zzz", "mean must be a number"),
+    ],
+)
+@pytest.mark.usefixtures("as_users_run_it")
+def test_a_question_that_is_not_the_models_is_refused(path, name, value, words):
+    spoil(path, header=lambda told: told["task"].update({name: value}))
+    assert_refused(lambda: load_model(path), FileError, words)
+
+
+@pytest.mark.parametrize("layers", [2, 2**40, 10**30])
+def test_more_layers_than_there_are_weights_are_refused_before_they_are_made(path, layers):
+    spoil(path, header=lambda told: told["config"].update(num_layers=layers))
+    assert_refused(lambda: load_model(path), FileError, "does not hold a model of this version")
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("variant", "lstm"), ("hidden_size", "many"), ("hidden_size", 0), ("outputs", -1), ("hidden_size", True)],
+    [
+        ("variant", "lstm"),
+        ("hidden_size", "many"),
+        ("hidden_size", 0),
+        ("outputs", -1),
+        ("hidden_size", True),
+        ("per_step", "zzz"),
+    ],
 )
 @pytest.mark.usefixtures("as_users_run_it")
 def test_a_configuration_with_a_wrong_value_is_refused(path, name, value):

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -17,10 +18,12 @@ def loading() -> Iterator[None]:
     """Have an interrupt end the process at once, with one sentence and 130.
 
     Raised somewhere inside a package that is half loaded, it would come out as some other fault of that package, or be
-    lost there. Where interrupts are ignored (`nohup`), or somebody else sees to them, that stays so.
+    lost there. Where interrupts are ignored (`nohup`), or somebody else sees to them, that stays so. (Threads beside
+    the main one never hear of interrupts.)
     """
     before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler:
+    ours = threading.current_thread() is threading.main_thread() and before is signal.default_int_handler
+    if not ours:
         yield
         return
     signal.signal(signal.SIGINT, _leave)
@@ -31,6 +34,8 @@ def loading() -> Iterator[None]:
 
 
 def _leave(*_: object) -> NoReturn:
-    sys.stdout.write(NOTHING_WRITTEN + "\n")
-    sys.stdout.flush()
-    os._exit(130)
+    try:
+        sys.stdout.write(NOTHING_WRITTEN + "\n")
+        sys.stdout.flush()
+    finally:  # whoever listened may be gone, too
+        os._exit(130)

@@ -19,7 +19,7 @@ GRID = (11, 9)
 
 
 def tile_features(wide: int, high: int) -> tuple[Feature, ...]:
-    """The names of a frame's mean colours: left to right by top to bottom, red, green and blue."""
+    """The features of a frame, its mean colours: left to right by top to bottom, red, green and blue."""
     return tuple(
         Feature(f"row{row}_column{column}_{colour}")
         for row in range(high)

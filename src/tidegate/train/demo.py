@@ -97,8 +97,8 @@ def run_demo(
             report = None if progress is None else partial(progress, system.key)
             learner = _Watched(model.train(), task, settings, steps, report)
             with quiet():
-                trainer = quiet_trainer(devices=1, max_epochs=1, gradient_clip_val=settings.clip_norm, logger=False)
-                fit_quietly(trainer, learner, (_batch(features, films, tint) for films, tint in training))
+                trainer = quiet_trainer(devices=1, max_epochs=1, gradient_clip_val=settings.clip_norm)
+                fit_quietly(trainer, learner, (_batch(features, drawn, tint) for drawn, tint in training))
             seconds = time.perf_counter() - start
         curves = (np.array(learner.losses, np.float32), np.array(learner.accuracies, np.float32))
         rows.append(_row(system, model, untrained, inspect(model, features, tests), seconds, curves, film.shots))

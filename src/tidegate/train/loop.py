@@ -17,10 +17,11 @@ import lightning.pytorch as lightning  # noqa: E402
 __all__ = ["fit_quietly", "quiet", "quiet_trainer"]
 
 
-def quiet_trainer(**options: Any) -> lightning.Trainer:
-    """Lightning's trainer on the CPU, which writes nothing to terminal or disk; to be used where it is `quiet`."""
+def quiet_trainer(*, logger: Any = False, **options: Any) -> lightning.Trainer:
+    """Lightning's trainer on the CPU, to be used where it is `quiet`; to disk it writes what `logger` writes alone."""
     return lightning.Trainer(
         accelerator="cpu",
+        logger=logger,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -56,6 +56,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.variant not in get_args(Variant):
             raise InputValueError(f"variant must be one of {', '.join(get_args(Variant))}; got {self.variant!r}")
+        for name in ("per_step", "bidirectional"):
+            if type(getattr(self, name)) is not bool:
+                raise InputValueError(f"{name} must be true or false; got {getattr(self, name)!r}")
         for name in ("outputs", "hidden_size", "num_layers"):
             value = getattr(self, name)
             if type(value) is not int or value < 1:

@@ -29,8 +29,9 @@ def load_model(path: str | Path) -> tuple[SequenceModel, Task]:
     """
     found = read_checkpoint(Path(path))
     try:
-        model = SequenceModel(ModelConfig.from_dict(found.state["config"]))
-        task = task_from(found.state["task"])
+        config, task = ModelConfig.from_dict(found.state["config"]), task_from(found.state["task"])
+        _require_fit(config, task, len(found.tensors))
+        model = SequenceModel(config)
         model.load_state_dict(found.tensors)
     except (InputValueError, KeyError, TypeError, RuntimeError) as error:
         told = " ".join(str(error).split())
@@ -39,3 +40,12 @@ def load_model(path: str | Path) -> tuple[SequenceModel, Task]:
         if not tensor.isfinite().all():
             raise FileError(f"{str(path)!r} must hold finite numbers; {name} holds NaN or infinity")
     return model.eval(), task
+
+
+def _require_fit(config: ModelConfig, task: Task, tensors: int) -> None:
+    """Refuse a question that is not the model's, and more layers than weights before they are made."""
+    if config.num_layers > tensors:
+        raise InputValueError(f"num_layers must be at most the number of tensors, {tensors}; got {config.num_layers}")
+    answered, asked = (f"{one.outputs} a {'step' if one.per_step else 'sequence'}" for one in (config, task))
+    if answered != asked:
+        raise InputValueError(f"it gives numbers, {answered}, but is asked for {asked}")

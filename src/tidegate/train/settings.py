@@ -146,9 +146,11 @@ class Settings:
             raise InputValueError(f"lanes must be auto or a whole number, {_COUNT[2]}; got {self.lanes!r}")
 
     def _check_teaching(self) -> None:
-        for name in ("hold", "hold_edl", "write_budget", "memory_steps"):
-            nothing = name == "memory_steps" and (self.memory_steps == "auto" or float(self.memory_steps) == 0)
-            if getattr(self, name) is not None and not nothing and self.variant in UNGATED:
+        asked = [name for name in ("hold", "hold_edl", "write_budget") if getattr(self, name) is not None]
+        if self.memory_steps != "auto" and float(self.memory_steps) != 0:  # a number, which was checked before
+            asked.append("memory_steps")
+        for name in asked:
+            if self.variant in UNGATED:
                 raise InputValueError(
                     f"{name} must not be given with variant {self.variant!r}, which has no update gate; "
                     f"got {getattr(self, name)!r}"

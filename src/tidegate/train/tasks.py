@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -57,7 +57,17 @@ class Task:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Task":
-        """The inverse of `to_dict`."""
+        """The inverse of `to_dict`; raises `InputValueError` for a value that cannot be."""
+        if values["name"] not in get_args(TaskName):
+            raise InputValueError(f"name must be one of {', '.join(get_args(TaskName))}; got {values['name']!r}")
+        names = values["categories"]
+        if names is not None and not (
+            isinstance(names, list | tuple) and names and all(isinstance(one, str) for one in names)
+        ):
+            raise InputValueError(f"categories must be a list of names; got {names!r}")
+        for name in ("mean", "spread"):
+            if type(values[name]) not in (int, float):
+                raise InputValueError(f"{name} must be a number; got {values[name]!r}")
         tuples = {
             name: None if values[name] is None else tuple(values[name]) for name in ("categories", "class_weights")
         }
