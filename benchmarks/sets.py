@@ -6,7 +6,7 @@ from pydoc_data.topics import topics
 
 import numpy as np
 
-from tidegate.data.film import Film, open_film
+from tidegate.data.film import Film, Part, open_film
 from tidegate.data.read import read
 from tidegate.data.sequences import Columns, Sequences
 
@@ -56,9 +56,8 @@ def _clips(scratch: Path) -> Material:
     )
 
 
-def _films(film: Film, part: str, count: int, path: Path) -> Path:
-    assert part in ("train", "test")
-    drawn = film.draw(np.random.default_rng([count]), part, count)  # type: ignore[arg-type]
+def _films(film: Film, part: Part, count: int, path: Path) -> Path:
+    drawn = film.draw(np.random.default_rng([count]), part, count)
     np.savez(path, x=film.features[drawn.index].swapaxes(0, 1), y=drawn.label)
     return path
 

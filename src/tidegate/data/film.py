@@ -25,6 +25,7 @@ __all__ = [
     "STEPS",
     "Film",
     "FilmBatch",
+    "Part",
     "open_film",
 ]
 

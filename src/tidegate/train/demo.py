@@ -15,10 +15,11 @@ from torch import Tensor
 import tidegate.data.film as films
 from tidegate import __version__
 from tidegate.data.film import Film, FilmBatch
+from tidegate.data.sequences import Sequences
 from tidegate.nn.init import chrono_
 from tidegate.report.records import DemoRecord, FilmRecord, Span, SystemRecord
 from tidegate.train.batches import Batch
-from tidegate.train.encoder import statistics
+from tidegate.train.encoder import Statistics, statistics
 from tidegate.train.film_inspection import Inspection, gates, inspect
 from tidegate.train.learner import Learner
 from tidegate.train.loop import fit_quietly, quiet, quiet_trainer
@@ -84,11 +85,13 @@ def run_demo(
     training = [_training_batch(film, rng) for _ in range(steps)]
     tests = film.draw(np.random.default_rng(_TESTS_SEED), "test", test_sequences)
     task = Task("classify", "opening", "cross-entropy", film.shots)
+    frames = film.runs("train")
+    found = statistics(frames, np.arange(len(frames)))
     models, rows = {}, []
     for system in DEMO_SYSTEMS:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = _model(system, film)
+            model = _model(system, frames, found, task)
             untrained = gates(model, features, tests)
             start = time.perf_counter()
             settings = Settings(
@@ -169,18 +172,17 @@ class _Watched(Learner):
             self.progress(len(self.losses), self.losses[-1], self.accuracies[-1])
 
 
-def _model(system: DemoSystem, film: Film) -> SequenceModel:
-    frames = film.runs("train")
+def _model(system: DemoSystem, frames: Sequences, found: Statistics, task: Task) -> SequenceModel:
     config = ModelConfig(
         features=frames.features,
         flagged=(False,) * len(frames.features),
-        outputs=len(film.shots),
-        per_step=False,
+        outputs=task.outputs,
+        per_step=task.per_step,
         variant=system.variant,
         hidden_size=HIDDEN,
     )
     model = SequenceModel(config)
-    model.encoder.fit(statistics(frames, np.arange(len(frames))))
+    model.encoder.fit(found)
     if system.chrono:
         chrono_(model.layer, CHRONO_STEPS)
     return model

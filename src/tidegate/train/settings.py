@@ -149,12 +149,11 @@ class Settings:
         asked = [name for name in ("hold", "hold_edl", "write_budget") if getattr(self, name) is not None]
         if self.memory_steps != "auto" and float(self.memory_steps) != 0:  # a number, which was checked before
             asked.append("memory_steps")
-        for name in asked:
-            if self.variant in UNGATED:
-                raise InputValueError(
-                    f"{name} must not be given with variant {self.variant!r}, which has no update gate; "
-                    f"got {getattr(self, name)!r}"
-                )
+        if asked and self.variant in UNGATED:
+            raise InputValueError(
+                f"{asked[0]} must not be given with variant {self.variant!r}, which has no update gate; "
+                f"got {getattr(self, asked[0])!r}"
+            )
         if self.hold is not None and self.hold_edl is not None:
             raise InputValueError(f"hold_edl must not be given with hold; got {self.hold_edl!r} and {self.hold!r}")
         holds = self.hold is not None or self.hold_edl is not None
