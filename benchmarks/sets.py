@@ -47,7 +47,7 @@ def material(name: str, archive: Path, scratch: Path) -> Material:
 
 
 def _clips(scratch: Path) -> Material:
-    """Films of 50 frames with an advert at the fifth to eighth step of the rest; which of ten shots opened them?"""
+    """Films of 50 frames with an advert at steps 5 to 8; which of ten shots opened them?"""
     film = open_film()
     return Material(
         _films(film, "train", _TRAIN_FILMS, scratch / "train.npz"),
